@@ -1,0 +1,8 @@
+"""What every process of Sluicegate does alike: settings, logs, TLS, signals. It knows no account and no lease.
+
+* `settings`: environment variables, secrets from files, all errors at once
+* `logs`: events with fields, as JSON or for a terminal
+* `tls`: gRPC and HTTP credentials from files
+* `process`: run until a signal asks to stop
+* `version`: the version of this installation
+"""

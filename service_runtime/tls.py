@@ -1,0 +1,45 @@
+"""TLS by files: credentials for gRPC servers and channels. Without files: plaintext, for private networks."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """Paths of PEM files. `authority` alone makes a client check the server; with all three it is mutual TLS."""
+
+    certificate: Path | None = None
+    key: Path | None = None
+    authority: Path | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether no file is named."""
+        return not (self.certificate or self.key or self.authority)
+
+
+def server_credentials(files: TlsFiles) -> grpc.ServerCredentials | None:
+    """Returns credentials for a gRPC server, None for plaintext. An authority makes client certificates a must."""
+    if files.empty:
+        return None
+    if not (files.certificate and files.key):
+        raise ValueError("TLS needs a certificate and its key")
+    authority = files.authority.read_bytes() if files.authority else None
+    return grpc.ssl_server_credentials(
+        [(files.key.read_bytes(), files.certificate.read_bytes())],
+        root_certificates=authority,
+        require_client_auth=authority is not None,
+    )
+
+
+def channel_credentials(files: TlsFiles) -> grpc.ChannelCredentials | None:
+    """Returns credentials for a gRPC channel, None for plaintext."""
+    if files.empty:
+        return None
+    return grpc.ssl_channel_credentials(
+        root_certificates=files.authority.read_bytes() if files.authority else None,
+        private_key=files.key.read_bytes() if files.key else None,
+        certificate_chain=files.certificate.read_bytes() if files.certificate else None,
+    )
