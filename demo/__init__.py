@@ -1,1 +1,8 @@
-"""Starts, watches and stops the processes on one machine."""
+"""Starts, watches and stops the processes on one machine: for `make demo`, for `make up`, and for the system tests.
+
+* `ports`: which port each process takes, and whether it is free
+* `services`: the processes and their environment
+* `stack`: start them, know when they are ready, start again what dies, stop them in order
+* `walkthrough`: a demo account, a demo key and the first turn, shown as it happens
+* `envfile`: `.demo/demo.env`, for scripts
+"""

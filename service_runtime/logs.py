@@ -27,11 +27,9 @@ def configure_logs(*, service: str, level: str = "info", as_json: bool | None = 
         _service_name(service),
         structlog.processors.StackInfoRenderer(),
     ]
-    render: list[Processor] = (
-        [structlog.processors.dict_tracebacks, mask_secrets, structlog.processors.JSONRenderer()]
-        if as_json
-        else [structlog.processors.format_exc_info, mask_secrets, structlog.dev.ConsoleRenderer()]
-    )
+    # Tracebacks as text: the structured kind carries local variables, and with them tokens.
+    renderer: Processor = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    render: list[Processor] = [structlog.processors.format_exc_info, mask_secrets, renderer]
     threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
