@@ -1,0 +1,99 @@
+"""Operators ask the admission server with grpcurl: no files, no token for what is read only, a token for leases."""
+
+import asyncio
+import json
+
+from tests.system.running import eventually
+
+
+async def run(grpcurl, *arguments):
+    process = await asyncio.create_subprocess_exec(
+        grpcurl, "-plaintext", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(20):
+        output, errors = await process.communicate()
+    return process.returncode, output.decode(), errors.decode()
+
+
+async def test_reflection_lists_the_services(system, grpcurl):
+    status, output, _ = await run(grpcurl, system.admission_target, "list")
+
+    assert status == 0
+    assert {
+        "admission.v1.AdmissionService",
+        "admission.v1.ControlService",
+        "admission.v1.StateService",
+        "grpc.health.v1.Health",
+    } <= set(output.split())
+
+
+async def test_the_state_shows_lanes_stages_sessions_and_leases_of_an_open_stream(system, grpcurl):
+    async with system.open_turn(simulate="slow=0.5,events=40"):
+        await eventually(lambda: is_streaming(system), what="the stream has begun")
+        _, state, _ = await run(grpcurl, system.admission_target, "admission.v1.StateService/GetState")
+        _, leases, _ = await run(grpcurl, system.admission_target, "admission.v1.StateService/ListLeases")
+        _, sessions, _ = await run(grpcurl, system.admission_target, "admission.v1.StateService/ListSessions")
+
+    resources = {item["name"]: item for item in json.loads(state)["resources"]}
+    assert resources["lanes/proxy_http"]["held"] == 1
+    assert resources["lanes/proxy_http"]["limit"] == 200
+    assert "stages/response_create" in resources
+    held = {item["resource"]: item for item in json.loads(leases)["leases"]}
+    assert {"lanes/proxy_http", f"accounts/{system.account_id}/streams"} <= set(held)
+    assert held[f"accounts/{system.account_id}/streams"]["accountId"] == system.account_id
+    assert held["lanes/proxy_http"]["age"].endswith("s")
+    assert held["lanes/proxy_http"]["sessionId"] in {item["sessionId"] for item in json.loads(sessions)["sessions"]}
+
+
+async def test_an_acquire_without_a_role_token_is_refused(system, grpcurl):
+    request = json.dumps({"session_id": "nobody_1", "acquire": {"request_id": "1", "resources": ["lanes/proxy_http"]}})
+
+    status, _, errors = await run(
+        grpcurl, "-d", request, system.admission_target, "admission.v1.AdmissionService/Acquire"
+    )
+
+    assert status != 0
+    assert "Unauthenticated" in errors
+
+
+async def test_the_wrong_role_is_refused(system, grpcurl):
+    reader = f"authorization: Bearer {system.stack.secrets.roles['reader']}"
+    request = json.dumps({"session_id": "nobody_1", "acquire": {"request_id": "1", "resources": ["lanes/proxy_http"]}})
+
+    _, _, errors = await run(
+        grpcurl, "-H", reader, "-d", request, system.admission_target, "admission.v1.AdmissionService/Acquire"
+    )
+
+    assert "PermissionDenied" in errors
+
+
+async def test_a_token_opens_a_session_by_hand(system, grpcurl):
+    worker = f"authorization: Bearer {system.stack.secrets.roles['worker']}"
+    target = system.admission_target
+
+    _, opened, errors = await run(
+        grpcurl, "-H", worker, "-d", '{"instance":"by-hand"}', target, "admission.v1.AdmissionService/OpenSession"
+    )
+    assert opened, errors
+    session = json.loads(opened)["sessionId"]
+    acquire = json.dumps({"session_id": session, "acquire": {"request_id": "1", "resources": ["lanes/proxy_http"]}})
+    _, answer, errors = await run(grpcurl, "-H", worker, "-d", acquire, target, "admission.v1.AdmissionService/Acquire")
+    assert answer, errors
+    _, closed, errors = await run(
+        grpcurl,
+        "-H",
+        worker,
+        "-d",
+        json.dumps({"session_id": session}),
+        target,
+        "admission.v1.AdmissionService/CloseSession",
+    )
+
+    assert len(json.loads(answer)["answer"]["grant"]["leaseIds"]) == 1
+    assert json.loads(closed)["ended"] == 1, errors
+
+
+async def is_streaming(system):
+    return await system.held(f"accounts/{system.account_id}/streams") == 1 and not await system.held(
+        "stages/response_create"
+    )
