@@ -81,12 +81,15 @@ class RunningSystem:
     async def state(self) -> state_service_pb2.GetStateResponse:
         """Asks the admission server for its state."""
         async with self.state_service() as service:
-            return await service.GetState(state_service_pb2.GetStateRequest(), timeout=5)
+            state: state_service_pb2.GetStateResponse = await service.GetState(
+                state_service_pb2.GetStateRequest(), timeout=5
+            )
+        return state
 
     async def leases(self, **filters: str) -> list[state_service_pb2.LeaseState]:
         """Asks the admission server for the leases that are held."""
         async with self.state_service() as service:
-            request = state_service_pb2.ListLeasesRequest(page_size=1000, **filters)  # type: ignore[arg-type]
+            request = state_service_pb2.ListLeasesRequest(page_size=1000, **filters)
             return list((await service.ListLeases(request, timeout=5)).leases)
 
     async def held(self, resource: str) -> int:
