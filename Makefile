@@ -77,6 +77,10 @@ stubs: $(READY)
 proto: stubs ## Regenerate the stubs of proto/admission/v1
 	$(BIN)/buf format --write
 
+.PHONY: docs
+docs: $(READY) ## Write docs/configuration.md from the settings again
+	$(BIN)/python -m docs.make_configuration
+
 .PHONY: bench
 bench: $(READY) ## Benchmarks; see benchmarks/README.md
 	$(BIN)/python -m benchmarks

@@ -25,7 +25,13 @@ class SettingsError(Exception):
 class ServiceSettings(BaseSettings):
     """Base of the services' settings: reads the environment, and files for secrets."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,  # the sentence below a setting is its description in docs/configuration.md
+    )
 
     @classmethod
     def settings_customise_sources(
