@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from demo.services import write_private
+from service_runtime.private_files import write_private
 
 
 class EnvFile:

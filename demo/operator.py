@@ -1,5 +1,6 @@
 """What an operator does over REST: accounts, keys, limits. The demo and the system tests drive Sluicegate so."""
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -7,6 +8,7 @@ from typing import Any, Self
 import httpx
 
 from demo.stack import Stack
+from service_runtime.private_files import read_private
 
 
 class OperatorError(Exception):
@@ -27,7 +29,7 @@ class Operator:
     def __init__(self, stack: Stack) -> None:
         self._control = httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{stack.ports.control}",
-            headers={"authorization": f"Bearer {stack.secrets.admin}"},
+            auth=_AdminToken(stack),
             trust_env=False,
             timeout=15.0,
         )
@@ -80,3 +82,14 @@ class Operator:
         if answer.status_code >= 400:
             raise OperatorError(f"{method} {path} answered {answer.status_code}: {answer.text}")
         return answer.json() if answer.content else None
+
+
+class _AdminToken(httpx.Auth):
+    """Adds the admin token, which is there once the stack has been started."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._path = stack.secrets.admin_token
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["authorization"] = f"Bearer {read_private(self._path)}"
+        yield request

@@ -4,43 +4,13 @@ Everything a process is told, it is told by its own environment variables, as an
 example of how to wire Sluicegate by hand.
 """
 
-import json
 import os
-import secrets
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 from demo.ports import Ports
-
-ROLES = ("edge", "worker", "control", "reader")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Secrets:
-    """What the processes of one system know each other by. Made once, kept in files that only their owner can read."""
-
-    admin: str = field(repr=False)
-    roles: dict[str, str] = field(repr=False)
-
-    @classmethod
-    def load_or_make(cls, directory: Path) -> Self:
-        """Reads the secrets of `directory`; makes them there, with mode 0600, when it has none."""
-        path = directory / "secrets.json"
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            stored = {"admin": secrets.token_urlsafe(32), "roles": {role: secrets.token_urlsafe(32) for role in ROLES}}
-            write_private(path, json.dumps(stored))
-        made = cls(admin=stored["admin"], roles=stored["roles"])
-        write_private(made.tokens_file(directory), "".join(f"{role} {token}\n" for role, token in made.roles.items()))
-        return made
-
-    @staticmethod
-    def tokens_file(directory: Path) -> Path:
-        """Returns the path of the file that tells the admission server its role tokens."""
-        return directory / "admission-tokens"
+from service_runtime.deployment_secrets import DeploymentSecrets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +37,16 @@ class SystemOptions:
     environment: dict[str, str] = field(default_factory=dict)
     """Environment variables on top, for every process."""
 
+    @property
+    def secrets(self) -> DeploymentSecrets:
+        """Where the processes find what they know each other by."""
+        return DeploymentSecrets(self.directory / "secrets")
 
-def services_of(options: SystemOptions, known: Secrets) -> list[Service]:
+
+def services_of(options: SystemOptions) -> list[Service]:
     """Returns the processes of a system, in the order in which to start them; they may come up in any order."""
     admission = _admission_server(options)
-    rest = [_control_api(options, known), _edge_proxy(options, known)]
+    rest = [_control_api(options), _edge_proxy(options)]
     return [_simulator(options), admission, *rest] if options.simulator else [admission, *rest]
 
 
@@ -98,13 +73,13 @@ def _admission_server(options: SystemOptions) -> Service:
             SLUICEGATE_ADMISSION_PORT=str(ports.admission),
             SLUICEGATE_ADMISSION_METRICS_PORT=str(ports.admission_metrics),
             SLUICEGATE_ADMISSION_STATE_DIR=str(options.directory / "admission"),
-            SLUICEGATE_ADMISSION_TOKENS_FILE=str(Secrets.tokens_file(options.directory)),
+            SLUICEGATE_ADMISSION_TOKENS_FILE=str(options.secrets.admission_tokens),
         ),
         health_target=f"127.0.0.1:{ports.admission}",
     )
 
 
-def _control_api(options: SystemOptions, known: Secrets) -> Service:
+def _control_api(options: SystemOptions) -> Service:
     ports = options.ports
     upstream = {}
     if options.simulator:
@@ -122,16 +97,16 @@ def _control_api(options: SystemOptions, known: Secrets) -> Service:
             SLUICEGATE_CONTROL_PORT=str(ports.control),
             SLUICEGATE_CONTROL_METRICS_PORT=str(ports.control_metrics),
             SLUICEGATE_CONTROL_DATA_DIR=str(options.directory / "control"),
-            SLUICEGATE_CONTROL_ADMIN_TOKEN=known.admin,
+            SLUICEGATE_CONTROL_ADMIN_TOKEN_FILE=str(options.secrets.admin_token),
             SLUICEGATE_CONTROL_ADMISSION_TARGET=f"127.0.0.1:{ports.admission}",
-            SLUICEGATE_CONTROL_ADMISSION_TOKEN=known.roles["control"],
+            SLUICEGATE_CONTROL_ADMISSION_TOKEN_FILE=str(options.secrets.role_token("control")),
             **upstream,
         ),
         health_url=f"http://127.0.0.1:{ports.control}/health/ready",
     )
 
 
-def _edge_proxy(options: SystemOptions, known: Secrets) -> Service:
+def _edge_proxy(options: SystemOptions) -> Service:
     ports = options.ports
     return Service(
         name=options.edge_name,
@@ -142,7 +117,7 @@ def _edge_proxy(options: SystemOptions, known: Secrets) -> Service:
             SLUICEGATE_EDGE_PORT=str(ports.edge),
             SLUICEGATE_EDGE_METRICS_PORT=str(ports.edge_metrics),
             SLUICEGATE_EDGE_ADMISSION_TARGET=f"127.0.0.1:{ports.admission}",
-            SLUICEGATE_EDGE_ADMISSION_TOKEN=known.roles["edge"],
+            SLUICEGATE_EDGE_ADMISSION_TOKEN_FILE=str(options.secrets.role_token("edge")),
             SLUICEGATE_EDGE_CONTROL_URL=f"http://127.0.0.1:{ports.control}",
             SLUICEGATE_EDGE_KEYLESS="loopback",
             SLUICEGATE_EDGE_FORWARD_SIMULATE=str(options.simulator).lower(),
@@ -160,14 +135,3 @@ def _environment(options: SystemOptions, **variables: str) -> dict[str, str]:
 def command_of(service: Service) -> list[str]:
     """Returns the command that runs a service in this very environment."""
     return [sys.executable, "-m", service.module]
-
-
-def write_private(path: Path, text: str) -> None:
-    """Writes a file that only its owner can read, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    unfinished = path.with_name(f"{path.name}.new")
-    unfinished.unlink(missing_ok=True)
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    unfinished.replace(path)

@@ -18,7 +18,7 @@ import grpc.aio
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from demo.services import Secrets, Service, SystemOptions, command_of, services_of
+from demo.services import Service, SystemOptions, command_of, services_of
 
 READY_WITHIN = 60.0
 STOPPED_WITHIN = 40.0
@@ -42,13 +42,14 @@ class Stack:
     ) -> None:
         self.options = options
         self.ports = options.ports
-        self.secrets = Secrets.load_or_make(options.directory)
-        self.services = {service.name: service for service in services_of(options, self.secrets)}
+        self.secrets = options.secrets
+        self.services = {service.name: service for service in services_of(options)}
         self._restart = restart
         self._say = say
         self._children: dict[str, _Child] = {}
 
     async def __aenter__(self) -> Self:
+        self.secrets.make()
         try:
             for name in self.services:
                 await self.start(name)

@@ -4,5 +4,7 @@
 * `logs`: events with fields, as JSON or for a terminal
 * `tls`: gRPC and HTTP credentials from files
 * `process`: run until a signal asks to stop
-* `version`: the version of this installation
+* `private_files`, `deployment_secrets`: tokens and keys as files, made on first start
+* `settings_page`: docs/configuration.md, from the settings
+* `version`: the version of Sluicegate
 """

@@ -1,11 +1,3 @@
-"""The version of this installation, from the package's own metadata."""
+"""The version of Sluicegate. The build reads it from here; images and clones know it without being installed."""
 
-from importlib.metadata import PackageNotFoundError, version
-
-
-def installed_version() -> str:
-    """Returns the version, such as "0.1.0"; "0+unknown" when the code runs from a folder that was never installed."""
-    try:
-        return version("sluicegate")
-    except PackageNotFoundError:
-        return "0+unknown"
+VERSION = "0.1.0.dev0"

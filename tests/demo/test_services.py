@@ -1,43 +1,34 @@
-"""Secrets are made once and kept private; every process is told by its environment."""
+"""Every process is told by its environment, and secrets come to it as files."""
 
 import stat
 
 from demo.envfile import EnvFile
 from demo.ports import Ports
-from demo.services import Secrets, SystemOptions, services_of
+from demo.services import SystemOptions, services_of
+from service_runtime.private_files import read_private
 
 
-def test_secrets_are_made_once_and_only_their_owner_can_read_them(tmp_path):
-    first = Secrets.load_or_make(tmp_path)
-
-    assert Secrets.load_or_make(tmp_path) == first
-    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
-
-
-def test_the_tokens_file_gives_each_role_its_own_token(tmp_path):
-    known = Secrets.load_or_make(tmp_path)
-
-    lines = dict(line.split() for line in Secrets.tokens_file(tmp_path).read_text().splitlines())
-    assert lines == known.roles
-    assert len(set(lines.values())) == 4
+def services(tmp_path, **options):
+    made = SystemOptions(directory=tmp_path, ports=Ports(), **options)
+    made.secrets.make()
+    return made, {service.name: service for service in services_of(made)}
 
 
-def test_secrets_do_not_show_in_repr(tmp_path):
-    known = Secrets.load_or_make(tmp_path)
-    services = services_of(SystemOptions(directory=tmp_path, ports=Ports()), known)
+def test_secrets_travel_as_files_and_never_as_values(tmp_path):
+    options, made = services(tmp_path)
 
-    shown = repr(known) + repr(services)
-    assert known.admin not in shown
-    assert not any(token in shown for token in known.roles.values())
+    known = {read_private(options.secrets.role_token(role)) for role in ("edge", "control")}
+    known.add(read_private(options.secrets.admin_token))
+    told = {value for service in made.values() for value in service.environment.values()}
+    assert not known & told
 
 
 def test_without_the_simulator_the_control_api_keeps_its_real_upstreams(tmp_path):
-    options = SystemOptions(directory=tmp_path, ports=Ports(), simulator=False)
-    services = {service.name: service for service in services_of(options, Secrets.load_or_make(tmp_path))}
+    _, made = services(tmp_path, simulator=False)
 
-    assert set(services) == {"admission_server", "control_api", "edge_proxy"}
-    assert "SLUICEGATE_CONTROL_UPSTREAM_BASE_URL" not in services["control_api"].environment
-    assert services["edge_proxy"].environment["SLUICEGATE_EDGE_FORWARD_SIMULATE"] == "false"
+    assert set(made) == {"admission_server", "control_api", "edge_proxy"}
+    assert "SLUICEGATE_CONTROL_UPSTREAM_BASE_URL" not in made["control_api"].environment
+    assert made["edge_proxy"].environment["SLUICEGATE_EDGE_FORWARD_SIMULATE"] == "false"
 
 
 def test_the_env_file_is_private_and_survives_awkward_values(tmp_path):

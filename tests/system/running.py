@@ -14,6 +14,7 @@ from admission.v1 import state_service_pb2, state_service_pb2_grpc
 from demo.operator import ClientKey, Operator
 from demo.services import SystemOptions
 from demo.stack import Stack
+from service_runtime.private_files import read_private
 
 TURN = {
     "model": "gpt-5.5",
@@ -62,6 +63,10 @@ class RunningSystem:
     def headers(self) -> dict[str, str]:
         """Headers that authenticate a client."""
         return {"authorization": f"Bearer {self.key.key}"}
+
+    def role_token(self, role: str) -> str:
+        """Returns the token of a role, for calls to the admission server by hand."""
+        return read_private(self.stack.secrets.role_token(role))
 
     @contextlib.asynccontextmanager
     async def open_turn(

@@ -57,7 +57,7 @@ async def test_an_acquire_without_a_role_token_is_refused(system, grpcurl):
 
 
 async def test_the_wrong_role_is_refused(system, grpcurl):
-    reader = f"authorization: Bearer {system.stack.secrets.roles['reader']}"
+    reader = f"authorization: Bearer {system.role_token('reader')}"
     request = json.dumps({"session_id": "nobody_1", "acquire": {"request_id": "1", "resources": ["lanes/proxy_http"]}})
 
     _, _, errors = await run(
@@ -68,7 +68,7 @@ async def test_the_wrong_role_is_refused(system, grpcurl):
 
 
 async def test_a_token_opens_a_session_by_hand(system, grpcurl):
-    worker = f"authorization: Bearer {system.stack.secrets.roles['worker']}"
+    worker = f"authorization: Bearer {system.role_token('worker')}"
     target = system.admission_target
 
     _, opened, errors = await run(
