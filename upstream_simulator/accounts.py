@@ -67,6 +67,11 @@ class Account:
             user_id=self.user_id,
         )
 
+    def next_faults(self, surface: Surface) -> Faults:
+        """Returns the faults for the next request there, without counting it."""
+        armed = self.armed.get(surface)
+        return armed.faults if armed else NO_FAULTS
+
     def take_faults(self, surface: Surface) -> Faults:
         """Returns the faults for the next request there, and counts it."""
         armed = self.armed.get(surface)

@@ -16,6 +16,7 @@ from upstream_simulator.outgoing import break_off, json_answer, open_event_strea
 from upstream_simulator.refusals import error
 from upstream_simulator.responses import Json
 from upstream_simulator.script import Ending, Script
+from upstream_simulator.sockets import Dialect, Sockets
 from upstream_simulator.strictness import malformed
 from upstream_simulator.tokens import TokenRejected
 from upstream_simulator.turns import Turns
@@ -26,9 +27,10 @@ _DIMENSIONS = 8
 class ApiKeyService:
     """The HTTP side of the service."""
 
-    def __init__(self, *, accounts: AccountBook, turns: Turns, clock: Callable[[], float]) -> None:
+    def __init__(self, *, accounts: AccountBook, turns: Turns, sockets: Sockets, clock: Callable[[], float]) -> None:
         self._accounts = accounts
         self._turns = turns
+        self._sockets = sockets
         self._clock = clock
         self._conversations = Conversations(most=256)
 
@@ -36,6 +38,7 @@ class ApiKeyService:
         """Returns the routes of this part."""
         return [
             web.post("/v1/responses", self.create_response),
+            web.get("/v1/responses", self.socket, allow_head=False),
             web.post("/v1/responses/compact", self.compact),
             web.post("/v1/chat/completions", self.chat_completion),
             web.post("/v1/embeddings", self.embeddings),
@@ -52,6 +55,13 @@ class ApiKeyService:
             if body.get("stream") is True:
                 return await play(script, request, headers)
             return await self._whole(script, request, headers)
+
+    async def socket(self, request: web.Request) -> web.StreamResponse:
+        """Answers turns over a WebSocket."""
+        account = self.authenticated(request)
+        dialect = Dialect(refusal_of=malformed, telemetry=lambda _: ())
+        headers = {"x-request-id": self._turns.new_id("req")}
+        return await self._sockets.serve(request, account, dialect=dialect, headers=headers)
 
     async def compact(self, request: web.Request) -> web.StreamResponse:
         """Answers the older compaction call."""
@@ -116,7 +126,7 @@ class ApiKeyService:
         return body, size, faults
 
     async def _whole(self, script: Script, request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
-        await asyncio.sleep(script.pause * max(0, len(script.events) - 1))
+        await asyncio.sleep(script.duration)
         if script.ending is Ending.SILENCE:
             await asyncio.Event().wait()
         if script.ending is not Ending.ORDERLY:

@@ -20,6 +20,7 @@ from upstream_simulator.logins import Logins
 from upstream_simulator.outgoing import refusal_answer
 from upstream_simulator.refusals import detail
 from upstream_simulator.settings import SimulatorSettings
+from upstream_simulator.sockets import Sockets
 from upstream_simulator.stats import Stats
 from upstream_simulator.tokens import TokenBook
 from upstream_simulator.turns import Turns
@@ -40,10 +41,11 @@ def build_app(settings: SimulatorSettings) -> web.Application:
     accounts = AccountBook(tokens=TokenBook(clock=clock), clock=clock, access_token_ttl=settings.access_token_ttl)
     turns = Turns(stats=stats, clock=clock, new_id=new_id, event_delay=settings.event_delay)
     turn_states = TurnStates(new_id=new_id, on_foreign=stats.foreign_turn_state)
+    sockets = Sockets(turns=turns)
     parts = (
-        Backend(accounts=accounts, turns=turns, turn_states=turn_states, clock=clock),
+        Backend(accounts=accounts, turns=turns, sockets=sockets, turn_states=turn_states, clock=clock),
         AuthServer(accounts=accounts, logins=Logins(clock=clock), stats=stats, clock=clock),
-        ApiKeyService(accounts=accounts, turns=turns, clock=clock),
+        ApiKeyService(accounts=accounts, turns=turns, sockets=sockets, clock=clock),
         Admin(accounts=accounts, stats=stats, clock=clock),
     )
     app = web.Application(client_max_size=LARGEST_BODY, middlewares=[_answering(stats)])

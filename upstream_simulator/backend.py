@@ -13,7 +13,14 @@ from upstream_simulator.conversations import Conversations
 from upstream_simulator.incoming import Refused, bearer_of, faults_for, json_body, obey
 from upstream_simulator.outgoing import json_answer, play
 from upstream_simulator.refusals import detail, error
-from upstream_simulator.strictness import refusal_of_compact_endpoint, refusal_of_http_turn
+from upstream_simulator.responses import Json
+from upstream_simulator.sockets import Dialect, Sockets
+from upstream_simulator.strictness import (
+    refusal_of_compact_endpoint,
+    refusal_of_handshake,
+    refusal_of_http_turn,
+    refusal_of_socket_turn,
+)
 from upstream_simulator.tokens import TokenRejected
 from upstream_simulator.turns import Turns
 from upstream_simulator.turnstates import TurnStates
@@ -23,10 +30,17 @@ class Backend:
     """The HTTP side of the backend."""
 
     def __init__(
-        self, *, accounts: AccountBook, turns: Turns, turn_states: TurnStates, clock: Callable[[], float]
+        self,
+        *,
+        accounts: AccountBook,
+        turns: Turns,
+        sockets: Sockets,
+        turn_states: TurnStates,
+        clock: Callable[[], float],
     ) -> None:
         self._accounts = accounts
         self._turns = turns
+        self._sockets = sockets
         self._turn_states = turn_states
         self._clock = clock
         self._conversations = Conversations(most=256)
@@ -35,6 +49,7 @@ class Backend:
         """Returns the routes of this part."""
         return [
             web.post("/backend-api/codex/responses", self.create_response),
+            web.get("/backend-api/codex/responses", self.socket, allow_head=False),
             web.post("/backend-api/codex/responses/compact", self.compact),
             web.get("/backend-api/codex/models", self.models),
             web.get("/backend-api/wham/usage", self.usage),
@@ -54,6 +69,26 @@ class Backend:
                 raise Refused(refusal)
             script = self._turns.script(account, body, faults=faults, conversations=self._conversations, size=size)
             return await play(script, request, self.answer_headers(request, account))
+
+    async def socket(self, request: web.Request) -> web.StreamResponse:
+        """Answers turns over a WebSocket, for a client that asks for this version of the protocol."""
+        account = self.authenticated(request)
+        refusal = refusal_of_handshake(request.headers.getall("openai-beta", []))
+        if refusal is not None:
+            raise Refused(refusal)
+        headers = self.answer_headers(request, account)
+
+        def telemetry(body: Json) -> list[Json]:
+            metadata = body.get("client_metadata")
+            sent = metadata.get("x-codex-turn-state") if isinstance(metadata, dict) else None
+            turn_state = self._turn_states.continued(account.id, sent or headers["x-codex-turn-state"])
+            return [
+                account.usage.as_event(self._clock()),
+                {"type": "response.metadata", "headers": {"x-codex-turn-state": turn_state}},
+            ]
+
+        dialect = Dialect(refusal_of=refusal_of_socket_turn, telemetry=telemetry)
+        return await self._sockets.serve(request, account, dialect=dialect, headers=headers)
 
     async def compact(self, request: web.Request) -> web.StreamResponse:
         """Answers the older compaction call, which is not a stream."""

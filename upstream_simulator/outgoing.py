@@ -42,8 +42,9 @@ async def play(script: Script, request: web.Request, headers: Mapping[str, str])
     """Plays a script as an event stream, with its pauses and its ending."""
     response = await open_event_stream(request, headers)
     for number, event in enumerate(script.events):
-        if number and script.pause:
-            await asyncio.sleep(script.pause)
+        pause = script.pause_before(number)
+        if pause:
+            await asyncio.sleep(pause)
         await response.write(server_sent(event))
     match script.ending:
         case Ending.SILENCE:

@@ -31,9 +31,20 @@ class Script:
     events: Sequence[Json]
     ending: Ending
     pause: float
+    pauses_everywhere: bool = False
     close_code: int = 1000
     items: Sequence[Json]
     tokens: Tokens
+
+    def pause_before(self, number: int) -> float:
+        """Returns the pause before an event: between the pieces of the answer, or wherever `slow` asked for it."""
+        everywhere = self.pauses_everywhere and number > 0
+        return self.pause if everywhere or self.events[number]["type"].endswith(".delta") else 0.0
+
+    @property
+    def duration(self) -> float:
+        """The seconds that all pauses take together."""
+        return sum(self.pause_before(number) for number in range(len(self.events)))
 
     @property
     def completes(self) -> bool:
@@ -58,6 +69,7 @@ def write_script(
         events=events,
         ending=ending,
         pause=pause if faults.slow is None else faults.slow,
+        pauses_everywhere=faults.slow is not None,
         close_code=faults.close or 1000,
         items=[{key: value for key, value in item.items() if key != "_pieces"} for item in items],
         tokens=tokens,

@@ -3,10 +3,12 @@
 The `/v1` service is lenient and asks `malformed` only.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from upstream_simulator.refusals import Refusal, detail, error
 
+SOCKET_VERSION = "responses_websockets=2026-02-06"
 UNSUPPORTED_PARAMETERS = (
     "background",
     "frequency_penalty",
@@ -50,6 +52,16 @@ def refusal_of_socket_turn(body: dict[str, Any]) -> Refusal | None:
     if body.get("store") is not False:
         return detail(400, "Store must be set to false")
     return malformed(body) or _unsupported(body) or _not_as_items(body)
+
+
+def refusal_of_handshake(beta_headers: Sequence[str]) -> Refusal | None:
+    """Returns why the backend would not open a socket for a client with these `openai-beta` headers."""
+    versions = {token.strip() for header in beta_headers for token in header.split(",")}
+    if "responses=experimental" in versions:
+        return detail(400, "openai-beta: responses=experimental cannot be combined with a WebSocket")
+    if SOCKET_VERSION not in versions:
+        return detail(400, f"openai-beta: {SOCKET_VERSION} is required")
+    return None
 
 
 def refusal_of_compact_endpoint(body: Any) -> Refusal | None:
