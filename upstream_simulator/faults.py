@@ -2,7 +2,7 @@
 
 A list looks like `slow=0.5, cut=3`. Words and their meaning:
 
-* `hang` no answer at all · `hang=N` silence after N events
+* `hang` silence once the turn has begun · `hang=N` silence after N events · `hang=0` no answer at all
 * `slow=S` S seconds between events · `events=N` N text deltas · `tokens=N` usage of N input tokens
 * `cut=N` the connection breaks after N events · `close=CODE` (sockets) close with that code, after `cut` events or none
 * `fail=N` `response.failed` with `code` after N events · `eof-without-terminal` the stream ends without its last event
@@ -31,6 +31,7 @@ class Faults:
     """What to do to one turn, or to one request. None and False mean: nothing unusual."""
 
     hang: int | None = None
+    hang_once_begun: bool = False
     slow: float | None = None
     events: int | None = None
     tokens: int | None = None
@@ -78,8 +79,10 @@ def parse_faults(text: str) -> Faults:
         name, has_value, value = word.partition("=")
         name = name.strip().lower()
         try:
-            read = (_WITH_VALUE if has_value else _ALONE)[name]
-            found[name.replace("-", "_")] = read(value.strip())
+            if has_value:
+                found[name.replace("-", "_")] = _WITH_VALUE[name](value.strip())
+            else:
+                found[_ALONE[name]] = True
         except (KeyError, ValueError):
             raise FaultSyntaxError(word) from None
     return Faults(**found)
@@ -132,10 +135,10 @@ _WITH_VALUE: dict[str, _Read] = {
     "retry-after": _word,
     "resets-in": _seconds,
 }
-_ALONE: dict[str, _Read] = {
-    "hang": lambda _: 0,
-    "eof-without-terminal": lambda _: True,
-    "no-code": lambda _: True,
-    "handshake": lambda _: True,
-    "telemetry-first": lambda _: True,
+_ALONE = {
+    "hang": "hang_once_begun",
+    "eof-without-terminal": "eof_without_terminal",
+    "no-code": "no_code",
+    "handshake": "handshake",
+    "telemetry-first": "telemetry_first",
 }

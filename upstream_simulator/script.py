@@ -79,6 +79,9 @@ def write_script(
 def _with_faults(
     events: list[Json], faults: Faults, *, response_id: str, created_at: int
 ) -> tuple[Sequence[Json], Ending]:
+    if faults.hang_once_begun:
+        begun = next(number for number, event in enumerate(events) if event["type"] == "response.created")
+        return events[: begun + 2], Ending.SILENCE
     if faults.hang is not None:
         return events[: faults.hang], Ending.SILENCE
     if faults.fail is not None:
