@@ -1,0 +1,140 @@
+"""What the demo shows: an account, a key, a turn as it arrives with the seats it holds, and how to go on from there."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from admission_client.state import ServerState, StateReader
+from demo.operator import ClientKey, Operator
+from demo.ports import Ports
+
+MODEL = "gpt-5.5"
+PROMPT = "What does a sluice gate do?"
+
+
+class TurnFailed(Exception):
+    """The demo's turn was not answered as it should be. The message says what came instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoClient:
+    """Everything a script needs to know to use the running demo."""
+
+    ports: Ports
+    key: ClientKey
+    account_id: str
+    admin_token_file: Path
+
+    @property
+    def edge_url(self) -> str:
+        """Where clients go."""
+        return f"http://127.0.0.1:{self.ports.edge}"
+
+    @property
+    def control_url(self) -> str:
+        """Where operators go."""
+        return f"http://127.0.0.1:{self.ports.control}"
+
+    @property
+    def admission_target(self) -> str:
+        """Where grpcurl goes."""
+        return f"127.0.0.1:{self.ports.admission}"
+
+
+async def show_http_turn(client: DemoClient, say: Callable[[str], None], write: Callable[[str], None]) -> None:
+    """Sends a turn over HTTP, writes the answer as it arrives, and shows the seats it holds half-way."""
+    say(f"POST {client.edge_url}/backend-api/codex/responses   “{PROMPT}”")
+    completed, shown = False, False
+    async for event in _turn(client):
+        if event["type"] == "response.output_text.delta":
+            write(event["delta"])
+        completed = completed or event["type"] == "response.completed"
+        if event["type"] == "response.output_text.delta" and not shown:
+            shown = True
+            state = await server_state(client.admission_target)
+    write("\n")
+    if not completed:
+        raise TurnFailed("the stream ended without response.completed")
+    say("The seats it held while it streamed, as the admission server told over gRPC:")
+    for line in state_table(state):
+        say(line)
+
+
+async def server_state(target: str) -> ServerState:
+    """Asks the admission server for its state."""
+    async with StateReader(target) as service:
+        return await service.state()
+
+
+def state_table(state: ServerState) -> list[str]:
+    """Returns the lanes and stages, and whatever else has a seat taken, as lines for a terminal."""
+    rows = [
+        resource
+        for resource in state.resources
+        if resource.held or resource.waiting or resource.name.startswith(("lanes/", "stages/"))
+    ]
+    width = max(len(row.name) for row in rows)
+    lines = [f"  {'resource':<{width}}  held  limit  waiting"]
+    for row in rows:
+        limit = str(row.limit) if row.limit else "∞"
+        lines.append(f"  {row.name:<{width}}  {row.held:>4}  {limit:>5}  {row.waiting:>7}")
+    return lines
+
+
+def next_steps(client: DemoClient) -> str:
+    """Returns what to try next, ready to be pasted."""
+    body = json.dumps({"model": MODEL, "input": PROMPT, "stream": True})
+    return f"""
+  edge      {client.edge_url}
+  control   {client.control_url}     admin token in {client.admin_token_file}
+  admission {client.admission_target}  (gRPC)
+
+A turn with curl:
+  curl -N {client.edge_url}/v1/responses -H 'Authorization: Bearer {client.key.key}' \\
+       -H 'Content-Type: application/json' -d '{body}'
+
+The Codex CLI: put this into a config.toml, its folder into CODEX_HOME, and run
+  SLUICEGATE_KEY={client.key.key} codex exec --skip-git-repo-check "{PROMPT}"
+
+  model = "{MODEL}"
+  model_provider = "sluicegate"
+  [model_providers.sluicegate]
+  name = "OpenAI"
+  base_url = "{client.edge_url}/backend-api/codex"
+  wire_api = "responses"
+  env_key = "SLUICEGATE_KEY"
+
+What the admission server thinks right now:
+  grpcurl -plaintext {client.admission_target} admission.v1.StateService/GetState
+"""
+
+
+async def prepare(operator: Operator, *, ports: Ports, admin_token_file: Path) -> DemoClient:
+    """Adds the demo's account and key."""
+    account_id = await operator.add_chatgpt_account(email="demo@example.com", plan="plus")
+    key = await operator.create_key("demo")
+    return DemoClient(ports=ports, key=key, account_id=account_id, admin_token_file=admin_token_file)
+
+
+async def _turn(client: DemoClient) -> AsyncIterator[dict[str, str]]:
+    body = {
+        "model": MODEL,
+        "instructions": "Answer in two sentences.",
+        "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": PROMPT}]}],
+        "stream": True,
+        "store": False,
+    }
+    headers = {"authorization": f"Bearer {client.key.key}"}
+    async with (
+        httpx.AsyncClient(trust_env=False, timeout=30.0) as http,
+        http.stream("POST", f"{client.edge_url}/backend-api/codex/responses", json=body, headers=headers) as answer,
+    ):
+        if answer.status_code != 200:
+            raise TurnFailed(f"{answer.status_code}: {(await answer.aread()).decode(errors='replace')}")
+        async for line in answer.aiter_lines():
+            data = line.removeprefix("data: ")
+            if data not in (line, "[DONE]"):
+                yield json.loads(data)
