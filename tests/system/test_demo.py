@@ -37,6 +37,8 @@ class Demo:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
+        assert self.process.stdout is not None
+        self.reader = self.process.stdout
         return self
 
     async def __aexit__(self, *_):
@@ -46,13 +48,13 @@ class Demo:
 
     async def finish(self):
         async with asyncio.timeout(60):
-            self.output += (await self.process.stdout.read()).decode()
+            self.output += (await self.reader.read()).decode()
             return await self.process.wait()
 
     async def wait_until_it_says(self, words):
         async with asyncio.timeout(60):
             while words not in self.output:
-                piece = await self.process.stdout.read(4096)
+                piece = await self.reader.read(4096)
                 assert piece, self.output
                 self.output += piece.decode()
 
