@@ -7,6 +7,8 @@
     * `LeasesLost`: the session lapsed; nothing new may be started on its leases
     * `SessionSuperseded`: another process took over our instance name; this client is over
     * `PolicyRefused`: the server refused a policy as a whole (`Sync` only)
+    * `TermRefused`: a newer controller has taken over; this one is over (`Sync` only)
+    * `UnknownSession`: there is no session of that id
 """
 
 from admission_client.lease import Denial
@@ -58,3 +60,11 @@ class PolicyRefused(AdmissionError):
     def __init__(self, message: str, *, field: str = "") -> None:
         super().__init__(f"{field}: {message}" if field else message)
         self.field = field
+
+
+class TermRefused(AdmissionError):
+    """The server has seen a controller with a newer term. This one must not push anything any more."""
+
+
+class UnknownSession(AdmissionError):
+    """No session has this id: it has ended, or never was."""

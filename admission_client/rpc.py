@@ -1,5 +1,6 @@
 """How this package calls gRPC: channels, role tokens, and what a status says about why."""
 
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,11 @@ def open_channel(target: str, credentials: grpc.ChannelCredentials | None) -> gr
 def role_metadata(token: str | None) -> tuple[tuple[str, str], ...]:
     """Returns the metadata that carries a role token."""
     return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+def reconnect_delay(source: random.Random, attempt: int) -> float:
+    """Returns how long to wait before the next attempt: 0.1 s at first, up to 1 s later, never in step with others."""
+    return source.uniform(0.1, min(1.0, 0.1 * 2 ** min(attempt, 10)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

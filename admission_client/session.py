@@ -22,7 +22,7 @@ from admission.v1.admission_service_pb2_grpc import AdmissionServiceStub
 from admission_client.errors import AdmissionUnavailable
 from admission_client.holder import Claim, Holder, new_session_id, nobody_waits
 from admission_client.lease import AccountNeeds, AccountReport, Grant, GrantedAccount
-from admission_client.rpc import RpcStatus, ended_with, open_channel, role_metadata
+from admission_client.rpc import RpcStatus, ended_with, open_channel, reconnect_delay, role_metadata
 
 log = structlog.get_logger(__name__)
 
@@ -179,7 +179,7 @@ class AdmissionClient:
                 self._rearm()
             attempt = 0 if was_welcomed and self._clock() - began > 1.0 else attempt + 1
             if self._holder.ended is None:
-                await asyncio.sleep(self._random.uniform(0.1, min(1.0, 0.1 * 2**attempt)))
+                await asyncio.sleep(reconnect_delay(self._random, attempt))
 
     async def _open_and_follow(self) -> bool:
         """Lives one stream from hello to its end. Returns whether the server had welcomed it."""
