@@ -1,0 +1,115 @@
+"""Which upstream addresses are allowed, and an HTTP transport that checks them when it connects.
+
+A base URL is http or https, without credentials, query or fragment. Private, loopback and link-local addresses are for
+operators who said so, and plain http goes to nobody else. A name may resolve to something else a second later, so the
+check that counts is made on the very address that is connected to; redirects are not followed by any of our clients.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+import httpx
+
+from control_api.errors import InputRefused
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class AddressRefused(httpx.ConnectError):
+    """The address that a name resolved to is not one that may be talked to."""
+
+
+def checked_base_url(url: str, *, allow_private: bool, field: str = "base_url") -> str:
+    """Returns the URL without a trailing slash. Raises `InputRefused` when it can never be allowed."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise InputRefused("This is not a URL.", field=field) from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise InputRefused("The URL must begin with https:// (or http:// for a private address).", field=field)
+    if parts.username is not None or parts.password is not None:
+        raise InputRefused("The URL must not hold credentials.", field=field)
+    if parts.query or parts.fragment or "?" in url or "#" in url:
+        raise InputRefused("The URL must have neither a query nor a fragment.", field=field)
+    if port == 0 or not url.isascii() or any(character <= " " or character == "\\" for character in url):
+        raise InputRefused("This is not a URL.", field=field)
+    literal = _literal(parts.hostname)
+    if literal is not None and (
+        reason := refusal(literal, secure=parts.scheme == "https", allow_private=allow_private)
+    ):
+        raise InputRefused(reason, field=field)
+    if parts.scheme == "http" and not allow_private:
+        raise InputRefused("Plain http is for private addresses only, and those are not allowed here.", field=field)
+    return url.rstrip("/")
+
+
+def refusal(address: Address, *, secure: bool, allow_private: bool) -> str:
+    """Returns why an address must not be connected to; empty when it may be."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    address = mapped or address
+    if address.is_multicast or address.is_unspecified:
+        return "This address cannot be an upstream."
+    if not address.is_global:
+        return "" if allow_private else "Private, loopback and link-local addresses are not allowed."
+    return "" if secure else "Plain http is for private addresses only."
+
+
+class CheckedTransport(httpx.AsyncBaseTransport):
+    """Resolves the host itself, refuses what is not allowed, and connects to the very address that it checked."""
+
+    def __init__(
+        self,
+        inner: httpx.AsyncBaseTransport,
+        *,
+        allow_private: bool,
+        resolve: Resolve | None = None,
+    ) -> None:
+        self._inner = inner
+        self._allow_private = allow_private
+        self._resolve = resolve or resolve_host
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Sends the request. Raises `AddressRefused` when the host resolves to nothing that is allowed."""
+        host = request.url.host
+        address = await self._checked(request, host)
+        # TLS still proves the name: only the address of the connection is replaced.
+        request.extensions = {**request.extensions, "sni_hostname": host}
+        request.url = request.url.copy_with(host=address)
+        return await self._inner.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._inner.aclose()
+
+    async def _checked(self, request: httpx.Request, host: str) -> str:
+        literal = _literal(host)
+        try:
+            found = [str(literal)] if literal else await self._resolve(host, request.url.port or 443)
+        except OSError as error:
+            raise httpx.ConnectError(f"cannot resolve {host}: {error}", request=request) from None
+        reason = "the name resolves to nothing"
+        for text in found:
+            reason = refusal(
+                ipaddress.ip_address(text), secure=request.url.scheme == "https", allow_private=self._allow_private
+            )
+            if not reason:
+                return text
+        raise AddressRefused(f"{host}: {reason}", request=request)
+
+
+async def resolve_host(host: str, port: int) -> list[str]:
+    """Returns the addresses of a name, IPv4 first: hosts without IPv6 are common, hosts without IPv4 are not."""
+    infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(info[4][0]).partition("%")[0] for info in sorted(infos, key=lambda info: info[0] != socket.AF_INET)]
+
+
+def _literal(host: str) -> Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

@@ -1,0 +1,57 @@
+"""The lane of the control API's own requests: every request below `/api/` holds a seat of `lanes/dashboard`.
+
+While the admission server is away, or cannot decide yet, a local semaphore of the same size stands in, so that
+operators always get in. Health and metrics take no seat.
+"""
+
+import math
+from contextlib import AsyncExitStack
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from admission_client.errors import AdmissionError, Denied
+from admission_client.lease import Admission
+from control_api.errors import LaneFull, problem_of, problem_response
+from control_api.local_seats import UNDECIDED, LocalSeats
+
+LANE = "lanes/dashboard"
+_PATHS = ("/api/", "/v1/", "/backend-api/")
+
+
+class DashboardLane:
+    """ASGI middleware that holds a seat for each request of the API."""
+
+    def __init__(self, app: ASGIApp, *, admission: Admission, local: LocalSeats) -> None:
+        self._app = app
+        self._admission = admission
+        self._local = local
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http" or not scope["path"].startswith(_PATHS):
+            await self._app(scope, receive, send)
+            return
+        async with AsyncExitStack() as seat:
+            try:
+                await self._take(seat)
+            except LaneFull as error:
+                await problem_response(problem_of(error))(scope, receive, send)
+                return
+            await self._app(scope, receive, send)
+
+    async def _take(self, seat: AsyncExitStack) -> None:
+        # A server that is away is noticed by its lost session; nobody waits for it here.
+        if self._admission.ready:
+            try:
+                await seat.enter_async_context(self._admission.acquire([LANE], label="api", max_wait=0.0))
+            except Denied as denied:
+                if denied.denial.reason not in UNDECIDED:
+                    wait = denied.denial.retry_after or 1.0
+                    raise LaneFull(str(denied), retry_after=math.ceil(wait), code=denied.denial.reason) from None
+            except AdmissionError:
+                pass
+            else:
+                return
+        if not self._local.take():
+            raise LaneFull("Every seat of the dashboard lane is taken.", retry_after=1, code="lane_full")
+        seat.callback(self._local.give_back)

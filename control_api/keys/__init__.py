@@ -1,0 +1,1 @@
+"""API keys of clients: made, shown once, revoked. Only their SHA-256 is stored."""

@@ -1,0 +1,1 @@
+"""Limits: lanes, stages, caps, waits and the fair-share threshold, changeable while everything runs."""
