@@ -1,0 +1,227 @@
+"""How an account's answer goes on to the client: forwarded, folded into one object, or made into another shape.
+
+Whatever does not succeed before the client has seen anything leaves here as `TryFailed`; whether there is another try
+is not decided here.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from admission_client.lease import Grant, GrantedAccount
+from edge_proxy.access import AccessLog, AccessRecord
+from edge_proxy.attempts import TryFailed
+from edge_proxy.body import Body
+from edge_proxy.catalogue import models_answer
+from edge_proxy.errors import EdgeError, UpstreamAnswered, UpstreamFailed, UpstreamTrouble
+from edge_proxy.exchange import Exchange
+from edge_proxy.headers import client_headers
+from edge_proxy.metrics import EdgeMetrics
+from edge_proxy.outcome import SUCCESS, Verdict, judge_answer, judge_event, status_of, usage_in
+from edge_proxy.relay import EventSource, FailedEarly, StreamRelay, error_body, fold, stream_headers
+from edge_proxy.reports import AccountReporter
+from edge_proxy.routes import Dialect, Route
+from edge_proxy.settings import EdgeSettings
+from edge_proxy.sse import json_object
+from edge_proxy.turn import ACCOUNT_RESPONSE_CREATES, RESPONSE_CREATE, TurnWatch
+from edge_proxy.upstream import UpstreamResponse
+
+_LARGEST_ANSWER = 64 * 1024 * 1024
+_JSON = [(b"content-type", b"application/json")]
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One try of a request, with an account and its seats."""
+
+    exchange: Exchange
+    record: AccessRecord
+    route: Route
+    grant: Grant
+    account: GrantedAccount
+    body: Body | None
+    watch: TurnWatch
+    reporter: AccountReporter
+
+    def created(self) -> None:
+        """The response exists: its creation holds up nobody else any more, and the body will not be sent again."""
+        self.grant.release(RESPONSE_CREATE, ACCOUNT_RESPONSE_CREATES)
+        if self.body is not None:
+            self.body.drop()
+
+
+Forward = Callable[[Try, UpstreamResponse], Awaitable[None]]
+
+
+class Answers:
+    """The ways of an answer."""
+
+    def __init__(self, settings: EdgeSettings, metrics: EdgeMetrics, access: AccessLog) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._access = access
+
+    async def forward(self, this: Try, response: UpstreamResponse, way: Forward) -> None:
+        """Sends an answer on its way, if it is one. Raises `TryFailed` for an error that the client has not seen."""
+        if response.status != 200:
+            await self._refused(this, response)
+        try:
+            await way(this, response)
+        except FailedEarly as failed:
+            this.reporter.settle(failed.verdict)
+            status = status_of(failed.verdict)
+            error = UpstreamAnswered(
+                status,
+                error_body(failed.document),
+                code=failed.verdict.code,
+                message=failed.verdict.message,
+                retry_after=failed.verdict.resets_after,
+            )
+            raise TryFailed(failed.verdict, this.account, error) from failed
+
+    async def forward_turn(self, this: Try, response: UpstreamResponse) -> None:
+        """Streams a turn."""
+        if not response.is_event_stream:
+            await self.pass_on(this, response)
+            return
+        source = self._source(this, response, self._settings.stream_timeout)
+        relay = StreamRelay(
+            this.exchange,
+            response,
+            source,
+            on_first_byte=lambda: self._note_first_byte(this),
+            on_settled=lambda: self._settle(this),
+            on_keepalive=self._metrics.keepalives.inc,
+        )
+        await relay.run()
+
+    async def fold_turn(self, this: Try, response: UpstreamResponse) -> None:
+        """Collects a streamed turn into the one object that the client asked for."""
+        if not response.is_event_stream:
+            await self.pass_on(this, response)
+            return
+        final, failure = await fold(self._source(this, response, self._settings.stream_timeout))
+        self._settle(this)
+        await self._respond_folded(this, response, final, failure)
+
+    async def fold_compaction(self, this: Try, response: UpstreamResponse) -> None:
+        """Collects a compaction: exactly one item, or the client could not go on with it."""
+        if not response.is_event_stream:
+            await self.pass_on(this, response)
+            return
+        final, failure = await fold(self._source(this, response, self._settings.compact_timeout))
+        self._settle(this)
+        items = [item for item in final.get("output") or [] if _is_compaction(item)]
+        if not failure and len(items) != 1:
+            raise UpstreamFailed(UpstreamTrouble.MALFORMED, "The upstream did not answer with one compaction item.")
+        answer: dict[str, Any] = {"object": "response.compaction"}
+        for name in ("id", "status", "usage", "service_tier"):
+            if final.get(name) is not None:
+                answer[name] = final[name]
+        answer["output"] = [{**item, "type": "compaction"} for item in items]
+        await self._respond_folded(this, response, answer, failure)
+
+    async def pass_on(self, this: Try, response: UpstreamResponse) -> None:
+        """Passes an answer on as it comes, whatever it is: for upstreams that speak the client's own dialect."""
+        this.created()
+        if response.is_event_stream:
+            await self._pass_stream(this, response)
+            return
+        content = await response.body(limit=_LARGEST_ANSWER, within=self._settings.silence_timeout)
+        document = json_object(content)
+        this.watch.usage = usage_in(document.get("usage"))
+        identity = document.get("id")
+        this.watch.response_id = identity if isinstance(identity, str) else ""
+        self._note_first_byte(this)
+        self._settle(this)
+        await this.exchange.respond(200, client_headers(response.raw_headers), content)
+
+    async def show_models(self, this: Try, response: UpstreamResponse) -> None:
+        """Answers with the catalogue, in the asker's shape."""
+        content = await response.body(limit=_LARGEST_ANSWER, within=self._settings.headers_timeout)
+        self._settle(this)
+        for_codex = this.route.dialect is Dialect.CODEX or b"client_version=" in this.exchange.request.query
+        headers = [(name, value) for name, value in client_headers(response.raw_headers) if name.lower() == b"etag"]
+        await this.exchange.respond(200, [*_JSON, *headers], models_answer(content, for_codex=for_codex))
+
+    async def _refused(self, this: Try, response: UpstreamResponse) -> None:
+        content = await response.body(within=self._settings.headers_timeout)
+        verdict = judge_answer(response.status, response.headers, content)
+        this.reporter.settle(verdict)
+        error: EdgeError
+        if response.status < 400 or (response.status == 404 and not verdict.code):
+            error = UpstreamFailed(UpstreamTrouble.MALFORMED, f"The upstream answered {response.status}.")
+        else:
+            error = UpstreamAnswered(
+                response.status,
+                content if json_object(content) else b"",
+                code=verdict.code,
+                message=verdict.message,
+                retry_after=verdict.resets_after,
+            )
+        raise TryFailed(verdict, this.account, error)
+
+    def _source(self, this: Try, response: UpstreamResponse, longest: float) -> EventSource:
+        return EventSource(
+            response,
+            this.watch,
+            on_created=this.created,
+            keepalive_interval=self._settings.keepalive_interval,
+            silence_timeout=self._settings.silence_timeout,
+            deadline=asyncio.get_running_loop().time() + longest,
+        )
+
+    async def _pass_stream(self, this: Try, response: UpstreamResponse) -> None:
+        started = False
+        while (chunk := await response.chunk(within=self._settings.silence_timeout)) != b"":
+            if chunk is None:
+                raise UpstreamFailed(UpstreamTrouble.SILENT, "The upstream has been silent for too long.")
+            if not started:
+                started = True
+                this.watch.visible = True
+                self._note_first_byte(this)
+                await this.exchange.start(200, stream_headers(response))
+            await this.exchange.write(chunk)
+        self._settle(this)
+        if not started:
+            await this.exchange.start(200, stream_headers(response))
+        await this.exchange.finish()
+
+    async def _respond_folded(
+        self, this: Try, response: UpstreamResponse, answer: dict[str, Any], failure: dict[str, Any]
+    ) -> None:
+        if failure:
+            verdict = judge_event(failure)
+            status = status_of(verdict)
+            raise UpstreamAnswered(
+                status,
+                error_body(failure),
+                code=verdict.code,
+                message=verdict.message,
+                retry_after=verdict.resets_after,
+            )
+        self._note_first_byte(this)
+        headers = [(n, v) for n, v in client_headers(response.raw_headers) if n.lower() != b"content-type"]
+        await this.exchange.respond(200, [*_JSON, *headers], orjson.dumps(answer))
+
+    def _settle(self, this: Try) -> None:
+        watch = this.watch
+        verdict: Verdict = SUCCESS
+        if watch.failed:
+            verdict = judge_event(watch.failure)
+        this.reporter.settle(verdict)
+        this.record.outcome = "failed" if watch.failed else "completed"
+        this.record.code = verdict.code
+        if watch.usage is not None:
+            this.record.tokens = {name: count for name, count in asdict(watch.usage).items() if count}
+
+    def _note_first_byte(self, this: Try) -> None:
+        if this.record.first_byte is None:
+            this.record.first_byte = self._access.since(this.record)
+
+
+def _is_compaction(item: Any) -> bool:
+    return isinstance(item, dict) and item.get("type") in {"compaction", "compaction_summary"}

@@ -1,0 +1,79 @@
+"""The composition root: everything is built here, once, and handed to whoever needs it. And the ASGI application."""
+
+import time
+from typing import Any, Self
+
+import orjson
+from prometheus_client import CollectorRegistry
+
+from admission_client.lease import Admission
+from edge_proxy.access import AccessLog
+from edge_proxy.attempts import RetryBudget
+from edge_proxy.body import BodyReader, ByteBudget
+from edge_proxy.control import ControlApi
+from edge_proxy.drain import Drain
+from edge_proxy.metrics import EdgeMetrics
+from edge_proxy.proxy import HttpProxy
+from edge_proxy.settings import EdgeSettings
+from edge_proxy.upstream import Upstream
+
+_JSON = [(b"content-type", b"application/json")]
+
+
+class EdgeApp:
+    """The edge as an ASGI application. Use it as a block inside the running loop."""
+
+    def __init__(self, settings: EdgeSettings, admission: Admission, registry: CollectorRegistry) -> None:
+        self.drain = Drain()
+        self._admission = admission
+        self._was_ready = False
+        self._upstream = Upstream(settings)
+        self._control = ControlApi(settings.control_url) if settings.control_url else None
+        metrics = EdgeMetrics(registry)
+        budget = ByteBudget(settings.body_budget // settings.workers, on_change=metrics.body_bytes.set)
+        access = AccessLog(metrics, time.monotonic)
+        self._http = HttpProxy(
+            settings=settings,
+            admission=admission,
+            upstream=self._upstream,
+            control=self._control,
+            bodies=BodyReader(budget, timeout=settings.body_timeout, progress_timeout=settings.body_progress_timeout),
+            retries=RetryBudget(settings.retry_budget, per=60.0, clock=time.monotonic),
+            metrics=metrics,
+            access=access,
+            drain=self.drain,
+            clock=time.monotonic,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self._upstream.close()
+        if self._control is not None:
+            await self._control.close()
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Answers one ASGI connection."""
+        if scope["type"] == "http":
+            if scope["path"].startswith("/health/"):
+                await self._health(scope["path"], send)
+            else:
+                await self._http.serve(scope, receive, send)
+
+    async def _health(self, path: str, send: Any) -> None:
+        status, word = 404, "unknown"
+        if path == "/health/live":
+            status, word = 200, "ok"
+        elif path == "/health/ready":
+            status, word = (200, "ready") if self.ready else (503, "not ready")
+        content = orjson.dumps({"status": word})
+        headers = [*_JSON, (b"content-length", b"%d" % len(content))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    @property
+    def ready(self) -> bool:
+        """Whether this edge has had a session and a policy once, and is not draining."""
+        self._was_ready = self._was_ready or self._admission.ready
+        return self._was_ready and not self.drain.begun.is_set()

@@ -1,0 +1,60 @@
+"""Settings of the edge, all from the environment: `SLUICEGATE_EDGE_…`. Times are seconds, sizes are bytes."""
+
+import socket
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from service_runtime.settings import ServiceSettings
+
+MIB = 1024 * 1024
+
+
+class EdgeSettings(ServiceSettings):
+    """What an operator may set. The defaults suit one machine; a time limit that strikes gives all seats back."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICEGATE_EDGE_")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    workers: int = Field(default=1, ge=1, le=128)
+    """Processes that share the port, each with a session of its own."""
+    instance: str = Field(default_factory=socket.gethostname)
+    """Name of this edge; a worker's session is `<instance>/<slot>`."""
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(default=9102, ge=0, le=65535)
+
+    admission_target: str = "127.0.0.1:50051"
+    admission_token: SecretStr = SecretStr("")
+    control_url: str = ""
+    """Where usage questions are answered. Without it those routes are 404."""
+
+    keyless: Literal["", "loopback"] = ""
+    """`loopback`: clients on this machine need no key. Never right behind a proxy, which makes everybody local."""
+    forward_simulate: bool = False
+    """Whether `x-simulate` may reach the upstream: for demo, tests and benchmarks."""
+
+    body_budget: int = Field(default=512 * MIB, ge=MIB)
+    """Bytes of request bodies that may be in memory at once, over all requests and workers."""
+    frame_limit: int = Field(default=16 * MIB, ge=1024)
+    """Largest WebSocket frame, both ways."""
+    lines_per_socket: int = Field(default=8, ge=1)
+    turns_per_line: int = Field(default=8, ge=1)
+
+    connect_timeout: float = Field(default=8.0, gt=0)
+    handshake_timeout: float = Field(default=10.0, gt=0)
+    headers_timeout: float = Field(default=60.0, gt=0)
+    silence_timeout: float = Field(default=300.0, gt=0)
+    compact_timeout: float = Field(default=180.0, gt=0)
+    stream_timeout: float = Field(default=7200.0, gt=0)
+    client_write_timeout: float = Field(default=60.0, gt=0)
+    body_timeout: float = Field(default=60.0, gt=0)
+    body_progress_timeout: float = Field(default=20.0, gt=0)
+    keepalive_interval: float = Field(default=10.0, gt=0)
+    idle_timeout: float = Field(default=120.0, gt=0)
+    """A WebSocket without a turn and without client traffic is closed after this time."""
+    drain_timeout: float = Field(default=30.0, ge=0)
+
+    retry_budget: int = Field(default=100, ge=0)
+    """Retries a minute, over all requests of a worker."""

@@ -1,0 +1,84 @@
+"""One worker: an admission session, an ASGI application, and uvicorn on a socket that somebody has opened for it.
+
+The end comes in order: drain with the listener open, then uvicorn's own shutdown, then the admission session closes and
+all seats are back.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from admission_client.session import AdmissionClient
+from edge_proxy.app import EdgeApp
+from edge_proxy.settings import EdgeSettings
+
+log = structlog.get_logger(__name__)
+
+_CLIENT_KEEPALIVE = 75
+_LAST_WORDS = 5
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without signal handlers: signals are the process' business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve_worker(
+    settings: EdgeSettings, slot: int, listener: socket.socket, registry: CollectorRegistry, stop: asyncio.Event
+) -> None:
+    """Serves until `stop` is set, then drains. The listener is closed at the end."""
+    instance = f"{settings.instance}/{slot}"
+    token = settings.admission_token.get_secret_value()
+    async with (
+        AdmissionClient(settings.admission_target, token, instance) as admission,
+        EdgeApp(settings, admission, registry) as app,
+    ):
+        server = _Server(server_config(app, settings))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        stopping = asyncio.create_task(stop.wait())
+        log.info("edge serves", instance=instance, address=address_of(listener))
+        try:
+            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                ended_early = await app.drain.run(settings.drain_timeout)
+                log.info("edge drained", instance=instance, ended_early=ended_early)
+        finally:
+            stopping.cancel()
+            server.should_exit = True
+            await serving
+
+
+def server_config(app: EdgeApp, settings: EdgeSettings) -> uvicorn.Config:
+    """Returns uvicorn's configuration: no logs, no compression and no headers of its own."""
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=settings.frame_limit,
+        ws_per_message_deflate=False,
+        ws_ping_interval=20.0,
+        ws_ping_timeout=60.0,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_CLIENT_KEEPALIVE,
+        timeout_graceful_shutdown=_LAST_WORDS,
+        backlog=4096,
+    )
+
+
+def address_of(listener: socket.socket) -> str:
+    """Returns host and port of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
