@@ -376,8 +376,7 @@ class Holder:
             self._unconfirmed.append(said)
             self._saying = _Said()
         for claim in self._asking:
-            if not claim.settled:
-                self._add_acquire(message, claim)
+            self._add_acquire(message, claim)
         self._asking = []
 
     def _add_acquire(self, message: session_pb.SessionRequest, claim: Claim) -> None:
@@ -504,6 +503,8 @@ class Holder:
         self._pending.pop(claim.request_id, None)
         if claim.was_sent:
             self._saying.request_ids.append(claim.request_id)
+        elif claim in self._asking:
+            self._asking.remove(claim)
         self._settle(claim, error)
 
     def _give_back(self, lease_id: int) -> None:

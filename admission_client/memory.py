@@ -89,8 +89,8 @@ class MemoryAdmission:
         self._scripted.append((resource, Denied(error) if isinstance(error, Denial) else error))
 
     def waiting(self, resource: str) -> int:
-        """Returns how many acquires that name `resource` wait."""
-        return sum(resource in waiter.resources for waiter in self._queue)
+        """Returns how many acquires wait for a resource, named as in the acquire."""
+        return sum(resource == waiter.blocked_family for waiter in self._queue)
 
     # --- `Admission`.
 
@@ -177,51 +177,44 @@ class MemoryAdmission:
 
     def _decide(self, waiter: "_Waiter") -> "MemoryGrant | tuple[str, Denial]":
         """Grants, or says which family has no room and with which denial that ends."""
+        waiter.blocked_family, waiter.blocked_on = "", ()
+        refusals = []
+        for account in self._candidates(waiter):
+            full_names = tuple(waiter.full_name(family, account) for family in waiter.resources)
+            refusal = self._refusal(waiter, full_names)
+            if refusal is None:
+                self.held.update(full_names)
+                return MemoryGrant(self, waiter.resources, full_names, account, waiter.key_id)
+            refusals.append(refusal)
+        waiter.blocked_family = refusals[0][0]
+        waiter.blocked_on = tuple(denial.resource for _, denial in refusals)
+        return refusals[0]
+
+    def _candidates(self, waiter: "_Waiter") -> Sequence[GrantedAccount | None]:
+        if not any(family.startswith("accounts/-/") for family in waiter.resources):
+            return (None,)
+        fitting = [account for account in self.accounts if _fits(account, waiter.needs or AccountNeeds())]
+        if not fitting:
+            raise Denied(Denial(reason=DenialReason.NO_ACCOUNT))
+        return fitting
+
+    def _refusal(self, waiter: "_Waiter", full_names: tuple[str, ...]) -> tuple[str, Denial] | None:
+        """Returns the first family without room for a waiter, counting those who were there before it."""
         ahead = self._queue[: self._queue.index(waiter)]
-        for n, family in enumerate(waiter.resources):
-            if not family.startswith("accounts/-/"):
-                full = waiter.full_name(family, None)
-                denial = self._denial(family, full)
-                if denial is None and any(full in other.blocked_on for other in ahead):
-                    denial = self._denial(family, full, crowded=True)
-                if denial is not None:
-                    waiter.blocked_on = {full}
-                    return waiter.resources[n], denial
-        waiter.blocked_on = set()
-        account: GrantedAccount | None = None
-        families = [family for family in waiter.resources if family.startswith("accounts/-/")]
-        if families:
-            refusal: tuple[str, Denial] | None = None
-            candidates = [a for a in self.accounts if _fits(a, waiter.needs or AccountNeeds())]
-            if not candidates:
-                raise Denied(Denial(reason=DenialReason.NO_ACCOUNT))
-            for candidate in candidates:
-                refusal = self._account_refusal(families, candidate)
-                if refusal is None:
-                    account = candidate
-                    break
-            if account is None and refusal is not None:
-                return refusal
-        full_names = tuple(waiter.full_name(family, account) for family in waiter.resources)
-        self.held.update(full_names)
-        return MemoryGrant(self, waiter.resources, full_names, account, waiter.key_id)
-
-    def _account_refusal(self, families: list[str], account: GrantedAccount) -> tuple[str, Denial] | None:
-        for family in families:
-            denial = self._denial(family, family.replace("-", account.account_id, 1))
-            if denial is not None:
-                return family, denial
+        for family, full_name in zip(waiter.resources, full_names, strict=True):
+            settings = self._settings[family]
+            crowded = any(full_name in other.blocked_on for other in ahead)
+            full = settings.limit and self.held[full_name] >= settings.limit
+            if crowded or full or settings.paused:
+                return family, Denial(
+                    reason=DenialReason.PAUSED if settings.paused else _full_reason(family),
+                    resource=full_name,
+                    limit=settings.limit,
+                    held=self.held[full_name],
+                    waiters=self.waiting(family),
+                    retry_after=1.0,
+                )
         return None
-
-    def _denial(self, family: str, full: str, *, crowded: bool = False) -> Denial | None:
-        settings = self._settings[family]
-        if not crowded and (settings.limit == 0 or self.held[full] < settings.limit) and not settings.paused:
-            return None
-        reason = DenialReason.PAUSED if settings.paused else _full_reason(family)
-        waiters = self.waiting(family)
-        return Denial(
-            reason=reason, resource=full, limit=settings.limit, held=self.held[full], waiters=waiters, retry_after=1.0
-        )
 
     def give_back(self, full_name: str) -> None:
         """Frees a seat. For `MemoryGrant` only."""
@@ -275,7 +268,8 @@ class _Waiter:
         self.key_id = key_id
         self.needs = needs
         self.woken = asyncio.Event()
-        self.blocked_on: set[str] = set()
+        self.blocked_family = ""
+        self.blocked_on: tuple[str, ...] = ()
 
     def full_name(self, family: str, account: GrantedAccount | None) -> str:
         if family.startswith("accounts/-/") and account is not None:
