@@ -159,13 +159,14 @@ class Admin:
     def _shown(self, account: Account) -> dict[str, Any]:
         return {
             "id": account.id,
-            "kind": account.kind,
+            "kind": account.kind.value,
             "plan": account.plan,
             "email": account.email,
             "chatgpt_account_id": account.chatgpt_account_id,
             "usage": account.usage.as_payload(self._clock()),
             "faults": {
-                surface: {"simulate": armed.text, "times": armed.times} for surface, armed in account.armed.items()
+                surface.value: {"simulate": armed.text, "times": armed.times}
+                for surface, armed in account.armed.items()
             },
         }
 

@@ -11,7 +11,7 @@ from upstream_simulator.accounts import Account, AccountBook, Surface
 from upstream_simulator.catalogue import openai_models
 from upstream_simulator.conversations import Conversations
 from upstream_simulator.faults import Faults
-from upstream_simulator.incoming import Refused, bearer_of, faults_for, json_body, obey
+from upstream_simulator.incoming import Refused, bearer_of, faults_for, json_body, obey, obey_whole
 from upstream_simulator.outgoing import break_off, json_answer, open_event_stream, play
 from upstream_simulator.refusals import error
 from upstream_simulator.responses import Json
@@ -90,7 +90,7 @@ class ApiKeyService:
     async def embeddings(self, request: web.Request) -> web.StreamResponse:
         """Returns a small vector for each text: the same one for the same text."""
         account = self.authenticated(request)
-        await obey(faults_for(request, account, Surface.RESPONSES), account, self._clock())
+        await obey_whole(faults_for(request, account, Surface.RESPONSES), account, self._clock())
         body, size = await json_body(request)
         refusal = malformed(body)
         if refusal is not None:
@@ -105,7 +105,7 @@ class ApiKeyService:
     async def models(self, request: web.Request) -> web.StreamResponse:
         """Lists the models."""
         account = self.authenticated(request)
-        await obey(faults_for(request, account, Surface.MODELS), account, self._clock())
+        await obey_whole(faults_for(request, account, Surface.MODELS), account, self._clock())
         return json_answer({"object": "list", "data": openai_models()})
 
     def authenticated(self, request: web.Request) -> Account:

@@ -54,13 +54,19 @@ def build_app(settings: SimulatorSettings) -> web.Application:
     return app
 
 
-async def serve(settings: SimulatorSettings, stop: asyncio.Event) -> None:
-    """Serves until `stop` is set. Raises `StartupError` when the port is taken."""
-    # Bodies are decoded here, because aiohttp does not know zstd everywhere; a client that leaves ends its handler.
+async def open_runner(settings: SimulatorSettings) -> web.AppRunner:
+    """Returns a runner that is set up and listens nowhere yet."""
+    # Bodies are decoded by us, because aiohttp does not know zstd everywhere; a client that leaves ends its handler.
     runner = web.AppRunner(
         build_app(settings), access_log=None, auto_decompress=False, handler_cancellation=True, shutdown_timeout=0.2
     )
     await runner.setup()
+    return runner
+
+
+async def serve(settings: SimulatorSettings, stop: asyncio.Event) -> None:
+    """Serves until `stop` is set. Raises `StartupError` when the port is taken."""
+    runner = await open_runner(settings)
     try:
         await web.TCPSite(runner, settings.host, settings.port, backlog=1024).start()
         host, port = runner.addresses[0][:2]

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from upstream_simulator.accounts import Account, AccountBook, Surface, UnknownAccount
-from upstream_simulator.incoming import Refused, json_body, obey, read_faults
+from upstream_simulator.incoming import Refused, json_body, obey_whole, read_faults
 from upstream_simulator.logins import LoginRefused, Logins
 from upstream_simulator.outgoing import json_answer
 from upstream_simulator.refusals import Refusal
@@ -128,7 +128,7 @@ class AuthServer:
             if owner is not None:
                 account = self._accounts.get(owner)
                 faults = read_faults(wish).over(account.take_faults(Surface.REFRESH))
-                await obey(faults, account, self._clock())
+                await obey_whole(faults, account, self._clock())
             tokens = self._accounts.tokens.exchange(refresh_token)
             granted = True
         except TokenRejected as rejected:

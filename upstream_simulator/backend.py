@@ -10,7 +10,7 @@ from aiohttp import web
 from upstream_simulator.accounts import Account, AccountBook, Surface
 from upstream_simulator.catalogue import codex_models
 from upstream_simulator.conversations import Conversations
-from upstream_simulator.incoming import Refused, bearer_of, faults_for, json_body, obey
+from upstream_simulator.incoming import Refused, bearer_of, faults_for, json_body, obey, obey_whole
 from upstream_simulator.outgoing import json_answer, play
 from upstream_simulator.refusals import detail, error
 from upstream_simulator.responses import Json
@@ -108,7 +108,7 @@ class Backend:
     async def models(self, request: web.Request) -> web.StreamResponse:
         """Lists the models, as Codex wants them. The version of the client is required."""
         account = self.authenticated(request)
-        await obey(faults_for(request, account, Surface.MODELS), account, self._clock())
+        await obey_whole(faults_for(request, account, Surface.MODELS), account, self._clock())
         if not request.query.get("client_version"):
             raise Refused(error(400, code="missing_required_parameter", param="client_version"))
         return json_answer({"models": codex_models()}, headers={"etag": '"simulated-1"'})
@@ -116,7 +116,7 @@ class Backend:
     async def usage(self, request: web.Request) -> web.StreamResponse:
         """Tells how much of the account's windows is used."""
         account = self.authenticated(request)
-        await obey(faults_for(request, account, Surface.USAGE), account, self._clock())
+        await obey_whole(faults_for(request, account, Surface.USAGE), account, self._clock())
         return json_answer(account.usage.as_payload(self._clock()))
 
     async def accounts_check(self, request: web.Request) -> web.StreamResponse:

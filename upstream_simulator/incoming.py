@@ -51,6 +51,15 @@ async def obey(faults: Faults, account: Account, now: float) -> None:
         raise Refused(refusal)
 
 
+async def obey_whole(faults: Faults, account: Account, now: float) -> None:
+    """Does the same for an answer that is no stream of events: `slow` delays it, and every `hang` means none."""
+    if faults.slow:
+        await asyncio.sleep(faults.slow)
+    if faults.hang is not None or faults.hang_once_begun:
+        await asyncio.Event().wait()
+    await obey(faults, account, now)
+
+
 def refusal_for(faults: Faults, account: Account, now: float) -> Refusal | None:
     """Returns the refusal that the faults ask for, None when they ask for none."""
     window_resets_in = max(1.0, account.usage.primary.at(now).resets_at - now)
