@@ -106,7 +106,7 @@ async def test_faults_of_a_request_change_its_answer(client):
 
 
 async def test_a_cut_breaks_the_body_after_its_events(client):
-    seen = []
+    seen: list[bytes] = []
     async with client.simulator.http.stream(
         "POST", "/backend-api/codex/responses", json=TURN, headers={**client.headers, "x-simulate": "cut=3"}
     ) as answer:
