@@ -295,13 +295,18 @@ def _pieces(text: str, deltas: int | None) -> list[str]:
 
 
 def _last_words(items: Sequence[Any]) -> tuple[str, str | None]:
-    """Returns what the user said last, and the output of a tool that ran since; None when none ran."""
+    """Returns what the user said last, and the output of a tool that ran since; None when none ran.
+
+    A compaction that came since stands for the outputs it swallowed, or a command would run again and again.
+    """
     output = None
     for item in reversed(items):
         if not isinstance(item, dict):
             continue
         if item.get("type") in _TOOL_OUTPUTS and output is None:
             output = _plain_output(item.get("output"))
+        elif item.get("type") == "compaction" and output is None:
+            output = "(that was compacted away)"
         elif item.get("role") == "user":
             return _text(item.get("content")), output
     return "", output

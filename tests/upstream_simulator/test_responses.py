@@ -123,6 +123,13 @@ def test_the_next_command_runs_although_an_earlier_one_did():
     assert items[0]["arguments"] == '{"cmd": "two"}'
 
 
+def test_a_command_does_not_run_again_because_its_output_was_compacted_away():
+    compaction = {"type": "compaction", "encrypted_content": "sim1"}
+    _, items, _ = answer({"input": [user("run: one"), compaction], "tools": EXEC_COMMAND})
+
+    assert items[0]["type"] == "message"
+
+
 def test_a_compaction_is_exactly_one_item_and_four_events():
     _, items, events = answer({"input": [user("a long talk"), {"type": "compaction_trigger"}]})
 
