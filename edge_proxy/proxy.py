@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import structlog
 
-from admission_client.errors import AdmissionError, Denied
+from admission_client.errors import AdmissionError, AdmissionUnavailable, Denied
 from admission_client.lease import AccountNeeds, Admission
 from edge_proxy.access import AccessLog, AccessRecord
 from edge_proxy.answers import Answers, Forward, Try
@@ -252,6 +252,8 @@ class HttpProxy:
         ) as grant:
             record.admission_wait += self._clock() - began
             account = grant.account
+            if not grant.live:
+                raise AdmissionUnavailable("the admission session has lapsed")
             if account is None:
                 raise RuntimeError("a grant of account seats came without an account")
             record.account_id = account.account_id

@@ -128,5 +128,11 @@ def listen(settings: EdgeSettings) -> socket.socket:
     return listener
 
 
+def address_of(listener: socket.socket) -> str:
+    """Returns host and port of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _unusable(host: str, port: int, error: OSError) -> StartupError:
     return StartupError(f"port {port} on {host} cannot be used: {error.strerror}")

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from admission_client.session import AdmissionClient
 from edge_proxy.app import EdgeApp
 from edge_proxy.settings import EdgeSettings
+from edge_proxy.supervisor import address_of
 
 log = structlog.get_logger(__name__)
 
@@ -23,11 +24,12 @@ _CLIENT_KEEPALIVE = 75
 _LAST_WORDS = 5
 
 
-class _Server(uvicorn.Server):
+class EdgeServer(uvicorn.Server):
     """Uvicorn without signal handlers: signals are the process' business."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Leaves signal handlers alone."""
         yield
 
 
@@ -41,7 +43,7 @@ async def serve_worker(
         AdmissionClient(settings.admission_target, token, instance) as admission,
         EdgeApp(settings, admission, registry) as app,
     ):
-        server = _Server(server_config(app, settings))
+        server = EdgeServer(server_config(app, settings))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stopping = asyncio.create_task(stop.wait())
         log.info("edge serves", instance=instance, address=address_of(listener))
@@ -76,9 +78,3 @@ def server_config(app: EdgeApp, settings: EdgeSettings) -> uvicorn.Config:
         timeout_graceful_shutdown=_LAST_WORDS,
         backlog=4096,
     )
-
-
-def address_of(listener: socket.socket) -> str:
-    """Returns host and port of a listening socket."""
-    host, port = listener.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
