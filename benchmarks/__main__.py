@@ -1,0 +1,22 @@
+"""`python -m benchmarks [--seconds N]`: everything there is to measure, one after another."""
+
+import argparse
+
+import uvloop
+
+from benchmarks import admission
+from benchmarks.report import Report
+
+
+def main() -> None:
+    """Runs the benchmarks and says at the end what was not reached."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long each measurement takes")
+    seconds: float = parser.parse_args().seconds
+    report = Report()
+    uvloop.run(admission.run(report, seconds=seconds))
+    print("\nNot reached: " + ("; ".join(report.missed) or "nothing"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""The admission server, measured: bare ledger, real gRPC, Redis beside it, heartbeats, memory. Prints as it goes.
+
+Server and client have a core each. Rates of different sections compare only within one run: machines drift.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+import redis.asyncio
+
+from admission_client.rpc import open_channel
+from admission_client.session import AdmissionClient
+from admission_client.sync import SyncClient
+from benchmarks import bare_ledger, over_grpc
+from benchmarks.holder_heartbeat import holder_heartbeat_costs
+from benchmarks.load import Cycle, Result, closed_loop
+from benchmarks.processes import CONTROL_TOKEN, EDGE_TOKEN, Server, admission_server, pin_client, redis_server
+from benchmarks.redis_semaphore import Coalescer, connection_per_caller
+from benchmarks.report import Report
+
+CALLERS = (1, 16, 128, 512)
+AT = 128
+HEARTBEAT_SIZES = (100, 10_000, 100_000)
+
+
+async def run(report: Report, *, seconds: float) -> None:
+    """Measures everything, about twelve times `seconds` plus preparations."""
+    pin_client()
+    _bare_ledger(report, seconds)
+    with admission_server() as server:
+        stream = await _over_grpc(report, server, seconds)
+    await _redis(report, stream, seconds)
+    _heartbeats(report)
+
+
+def _bare_ledger(report: Report, seconds: float) -> None:
+    report.section("Bare ledger (no gRPC)")
+    report.rate("one-lease cycles", bare_ledger.cycles_per_second(seconds=seconds), goal=100_000)
+    report.rate("turns: lane, then stage and account of 50", bare_ledger.turns_per_second(seconds=seconds), goal=30_000)
+    report.at_most("bytes a held lease", bare_ledger.bytes_per_lease(leases=50_000), goal=1_024)
+
+
+async def _over_grpc(report: Report, server: Server, seconds: float) -> Result:
+    report.section("Through real gRPC, a core each: acquire, answer, release")
+    async with _policy_in_force(server), AdmissionClient(server.target, EDGE_TOKEN, "bench-stream") as client:
+        await client.wait_until_ready(10)
+        results = await _ladder(report, "stream", over_grpc.stream_cycle(client), seconds)
+        turns = await closed_loop(over_grpc.stream_turn(client), callers=AT, seconds=seconds)
+        channel = open_channel(server.target, None)
+        try:
+            await _ladder(report, "unary ", await over_grpc.unary_cycle(channel, EDGE_TOKEN), seconds)
+        finally:
+            await channel.close(None)
+    report.section("What was to be reached over the stream")
+    report.rate(f"one-lease cycles, {AT} callers", results[AT].cycles, goal=40_000)
+    report.at_most(f"acquire p99 in ms, {AT} callers", results[AT].p99 * 1e3, goal=4.0)
+    report.at_most("acquire p50 in ms, one caller", results[1].p50 * 1e3, goal=0.5)
+    report.rate(f"turns in the edge's pattern, {AT} callers", turns.cycles, goal=10_000)
+    return results[AT]
+
+
+async def _ladder(report: Report, name: str, cycle: Cycle, seconds: float) -> dict[int, Result]:
+    results = {}
+    for callers in CALLERS:
+        results[callers] = await closed_loop(cycle, callers=callers, seconds=seconds)
+        report.line(f"{name} {results[callers]}")
+    return results
+
+
+@contextlib.asynccontextmanager
+async def _policy_in_force(server: Server) -> AsyncIterator[None]:
+    async def ignore(_signals: Sequence[object]) -> None:
+        pass
+
+    async with SyncClient(server.target, CONTROL_TOKEN, "bench", 1, on_signals=ignore) as sync:
+        await sync.update(over_grpc.policy(), timeout=10)
+        yield
+
+
+async def _redis(report: Report, stream: Result, seconds: float) -> None:
+    report.section("The same semaphore as a Lua script in Redis")
+    try:
+        with redis_server() as server:
+            clients = [redis.asyncio.Redis(port=server.port, single_connection_client=True) for _ in range(AT)]
+            apart = await closed_loop(connection_per_caller(clients), callers=AT, seconds=seconds)
+            report.line(f"a connection each {apart}")
+            coalescer = Coalescer(clients[0])
+            sending = asyncio.create_task(coalescer.run())
+            together = await closed_loop(coalescer.cycle, callers=AT, seconds=seconds)
+            report.line(f"coalesced         {together}")
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            for client in clients:
+                await client.aclose()
+    except FileNotFoundError as missing:
+        report.line(f"skipped: {missing}")
+        return
+    report.rate("our stream ÷ Redis, a connection a caller", stream.cycles / apart.cycles, goal=6.0)
+    report.rate("our stream ÷ Redis, coalesced", stream.cycles / together.cycles, goal=2.5)
+
+
+def _heartbeats(report: Report) -> None:
+    report.section("A heartbeat, by leases held")
+    for name, costs in (
+        ("ledger", bare_ledger.heartbeat_costs(HEARTBEAT_SIZES)),
+        ("client", holder_heartbeat_costs(HEARTBEAT_SIZES)),
+    ):
+        for cost in costs:
+            report.line(f"{name} {cost.leases:>8,} leases {cost.microseconds:8.2f} µs")
+        growth = costs[-1].microseconds / costs[0].microseconds
+        report.at_most(f"{name}: {HEARTBEAT_SIZES[-1]:,} ÷ {HEARTBEAT_SIZES[0]}", growth, goal=1.2)

@@ -1,0 +1,84 @@
+"""The comparison: the same semaphore as a Lua script in Redis, in its best-known shape.
+
+A sorted set of holders scored with Redis's own time; the script removes who has expired, counts, and adds. That is an
+acquire with a limit and an expiry, and nothing else: no queue, no selection, no all-or-nothing over several resources.
+Measured like ours: a cycle is an acquire answered and a release sent.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+import redis.asyncio
+
+from benchmarks.load import Cycle
+
+_ACQUIRE = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+if redis.call('ZCARD', KEYS[1]) < tonumber(ARGV[1]) then
+  redis.call('ZADD', KEYS[1], now, ARGV[3])
+  return 1
+end
+return 0
+"""
+_KEY = "lanes/proxy_http"
+_LIMIT = 1_000_000
+_TTL_MS = 15_000
+
+
+def connection_per_caller(clients: list["redis.asyncio.Redis"]) -> Cycle:
+    """Returns a cycle in which each caller talks on a connection of its own."""
+    scripts = [client.register_script(_ACQUIRE) for client in clients]
+
+    async def cycle(caller: int, n: int) -> float:
+        holder = f"{caller}.{n}"
+        began = time.perf_counter()
+        await scripts[caller](keys=[_KEY], args=[_LIMIT, _TTL_MS, holder])
+        waited = time.perf_counter() - began
+        await clients[caller].zrem(_KEY, holder)
+        return waited
+
+    return cycle
+
+
+class Coalescer:
+    """Puts what many callers want into one pipeline after another, on one connection: the trick of our own stream."""
+
+    def __init__(self, client: "redis.asyncio.Redis") -> None:
+        self._client = client
+        self._script = ""
+        self._acquires: list[tuple[str, asyncio.Future[Any]]] = []
+        self._releases: list[str] = []
+        self._something = asyncio.Event()
+
+    async def run(self) -> None:
+        """Sends pipelines until cancelled."""
+        self._script = await self._client.script_load(_ACQUIRE)
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            acquires, self._acquires = self._acquires, []
+            releases, self._releases = self._releases, []
+            pipeline = self._client.pipeline(transaction=False)
+            if releases:
+                pipeline.zrem(_KEY, *releases)
+            for holder, _ in acquires:
+                pipeline.evalsha(self._script, 1, _KEY, str(_LIMIT), str(_TTL_MS), holder)
+            answers = await pipeline.execute()
+            for (_, future), answer in zip(acquires, answers[1 if releases else 0 :], strict=True):
+                future.set_result(answer)
+
+    async def cycle(self, caller: int, n: int) -> float:
+        """One cycle of one caller."""
+        holder = f"{caller}.{n}"
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        began = time.perf_counter()
+        self._acquires.append((holder, answered))
+        self._something.set()
+        await answered
+        waited = time.perf_counter() - began
+        self._releases.append(holder)
+        self._something.set()
+        return waited
