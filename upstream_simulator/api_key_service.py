@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import orjson
 from aiohttp import web
@@ -10,8 +11,7 @@ from aiohttp import web
 from upstream_simulator.accounts import Account, AccountBook, Surface
 from upstream_simulator.catalogue import openai_models
 from upstream_simulator.conversations import Conversations
-from upstream_simulator.faults import Faults
-from upstream_simulator.incoming import Refused, bearer_of, faults_for, json_body, obey, obey_whole
+from upstream_simulator.incoming import Refused, bearer_of, faults_for, json_body, obey_whole
 from upstream_simulator.outgoing import break_off, json_answer, open_event_stream, play
 from upstream_simulator.refusals import error
 from upstream_simulator.responses import Json
@@ -47,41 +47,37 @@ class ApiKeyService:
 
     async def create_response(self, request: web.Request) -> web.StreamResponse:
         """Answers a turn, streamed or whole as its body wishes."""
-        account = self.authenticated(request)
+        account = self._authenticated(request)
         with self._turns.stats.stream(account.id):
-            body, size, faults = await self._turn(request, account)
-            script = self._turns.script(account, body, faults=faults, conversations=self._conversations, size=size)
+            taken = await self._turns.take(request, account, malformed)
+            script = self._turns.script(account, taken, conversations=self._conversations)
             headers = {"x-request-id": self._turns.new_id("req"), "openai-processing-ms": "1"}
-            if body.get("stream") is True:
+            if taken.body.get("stream") is True:
                 return await play(script, request, headers)
             return await self._whole(script, request, headers)
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """Answers turns over a WebSocket."""
-        account = self.authenticated(request)
+        account = self._authenticated(request)
         dialect = Dialect(refusal_of=malformed, telemetry=lambda _: ())
         headers = {"x-request-id": self._turns.new_id("req")}
         return await self._sockets.serve(request, account, dialect=dialect, headers=headers)
 
     async def compact(self, request: web.Request) -> web.StreamResponse:
         """Answers the older compaction call."""
-        account = self.authenticated(request)
+        account = self._authenticated(request)
         with self._turns.stats.stream(account.id):
-            body, size, _ = await self._turn(request, account)
-            return json_answer(self._turns.compaction(account, body, size=size))
+            taken = await self._turns.take(request, account, malformed)
+            return json_answer(self._turns.compaction(account, taken))
 
     async def chat_completion(self, request: web.Request) -> web.StreamResponse:
         """Answers the older kind of turn, streamed or whole."""
-        account = self.authenticated(request)
+        account = self._authenticated(request)
         with self._turns.stats.stream(account.id):
-            body, size, faults = await self._turn(request, account)
-            script = self._turns.script(
-                account,
-                {"model": body["model"], "input": body.get("messages")},
-                faults=faults,
-                conversations=self._conversations,
-                size=size,
-            )
+            taken = await self._turns.take(request, account, malformed)
+            body = taken.body
+            question = replace(taken, body={"model": body["model"], "input": body.get("messages")})
+            script = self._turns.script(account, question, conversations=self._conversations)
             pieces = [e["delta"] for e in script.events if e["type"] == "response.output_text.delta"]
             if body.get("stream") is True:
                 return await self._chat_stream(request, body, script, pieces)
@@ -89,7 +85,7 @@ class ApiKeyService:
 
     async def embeddings(self, request: web.Request) -> web.StreamResponse:
         """Returns a small vector for each text: the same one for the same text."""
-        account = self.authenticated(request)
+        account = self._authenticated(request)
         await obey_whole(faults_for(request, account, Surface.RESPONSES), account, self._clock())
         body, size = await json_body(request)
         refusal = malformed(body)
@@ -104,26 +100,16 @@ class ApiKeyService:
 
     async def models(self, request: web.Request) -> web.StreamResponse:
         """Lists the models."""
-        account = self.authenticated(request)
+        account = self._authenticated(request)
         await obey_whole(faults_for(request, account, Surface.MODELS), account, self._clock())
         return json_answer({"object": "list", "data": openai_models()})
 
-    def authenticated(self, request: web.Request) -> Account:
+    def _authenticated(self, request: web.Request) -> Account:
         """Returns the account of a request. Raises `Refused` without a known key."""
         try:
             return self._accounts.by_api_key(bearer_of(request))
         except TokenRejected as rejected:
             raise Refused(error(401, code=rejected.code)) from None
-
-    async def _turn(self, request: web.Request, account: Account) -> tuple[Json, int, Faults]:
-        faults = faults_for(request, account, Surface.RESPONSES)
-        body, size = await json_body(request)
-        self._turns.see(account, body, transport="http", path=request.path, headers=request.headers, size=size)
-        await obey(faults, account, self._clock())
-        refusal = malformed(body)
-        if refusal is not None:
-            raise Refused(refusal)
-        return body, size, faults
 
     async def _whole(self, script: Script, request: web.Request, headers: dict[str, str]) -> web.StreamResponse:
         await asyncio.sleep(script.duration)

@@ -10,7 +10,7 @@ from aiohttp import web
 from upstream_simulator.accounts import Account, AccountBook, Surface
 from upstream_simulator.catalogue import codex_models
 from upstream_simulator.conversations import Conversations
-from upstream_simulator.incoming import Refused, bearer_of, faults_for, json_body, obey, obey_whole
+from upstream_simulator.incoming import Refused, bearer_of, faults_for, obey_whole
 from upstream_simulator.outgoing import json_answer, play
 from upstream_simulator.refusals import detail, error
 from upstream_simulator.responses import Json
@@ -58,25 +58,19 @@ class Backend:
 
     async def create_response(self, request: web.Request) -> web.StreamResponse:
         """Answers a turn as a stream of events."""
-        account = self.authenticated(request)
+        account = self._authenticated(request)
         with self._turns.stats.stream(account.id):
-            faults = faults_for(request, account, Surface.RESPONSES)
-            body, size = await json_body(request)
-            self._turns.see(account, body, transport="http", path=request.path, headers=request.headers, size=size)
-            await obey(faults, account, self._clock())
-            refusal = refusal_of_http_turn(body)
-            if refusal is not None:
-                raise Refused(refusal)
-            script = self._turns.script(account, body, faults=faults, conversations=self._conversations, size=size)
-            return await play(script, request, self.answer_headers(request, account))
+            taken = await self._turns.take(request, account, refusal_of_http_turn)
+            script = self._turns.script(account, taken, conversations=self._conversations)
+            return await play(script, request, self._answer_headers(request, account))
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """Answers turns over a WebSocket, for a client that asks for this version of the protocol."""
-        account = self.authenticated(request)
+        account = self._authenticated(request)
         refusal = refusal_of_handshake(request.headers.getall("openai-beta", []))
         if refusal is not None:
             raise Refused(refusal)
-        headers = self.answer_headers(request, account)
+        headers = self._answer_headers(request, account)
 
         def telemetry(body: Json) -> list[Json]:
             metadata = body.get("client_metadata")
@@ -92,22 +86,14 @@ class Backend:
 
     async def compact(self, request: web.Request) -> web.StreamResponse:
         """Answers the older compaction call, which is not a stream."""
-        account = self.authenticated(request)
+        account = self._authenticated(request)
         with self._turns.stats.stream(account.id):
-            faults = faults_for(request, account, Surface.RESPONSES)
-            body, size = await json_body(request)
-            self._turns.see(account, body, transport="http", path=request.path, headers=request.headers, size=size)
-            await obey(faults, account, self._clock())
-            refusal = refusal_of_compact_endpoint(body)
-            if refusal is not None:
-                raise Refused(refusal)
-            return json_answer(
-                self._turns.compaction(account, body, size=size), headers=self.answer_headers(request, account)
-            )
+            taken = await self._turns.take(request, account, refusal_of_compact_endpoint)
+            return json_answer(self._turns.compaction(account, taken), headers=self._answer_headers(request, account))
 
     async def models(self, request: web.Request) -> web.StreamResponse:
         """Lists the models, as Codex wants them. The version of the client is required."""
-        account = self.authenticated(request)
+        account = self._authenticated(request)
         await obey_whole(faults_for(request, account, Surface.MODELS), account, self._clock())
         if not request.query.get("client_version"):
             raise Refused(error(400, code="missing_required_parameter", param="client_version"))
@@ -115,13 +101,13 @@ class Backend:
 
     async def usage(self, request: web.Request) -> web.StreamResponse:
         """Tells how much of the account's windows is used."""
-        account = self.authenticated(request)
+        account = self._authenticated(request)
         await obey_whole(faults_for(request, account, Surface.USAGE), account, self._clock())
         return json_answer(account.usage.as_payload(self._clock()))
 
     async def accounts_check(self, request: web.Request) -> web.StreamResponse:
         """Tells the CLI which workspace it talks to."""
-        account = self.authenticated(request)
+        account = self._authenticated(request)
         return json_answer(
             {
                 "accounts": [
@@ -135,7 +121,7 @@ class Backend:
             }
         )
 
-    def authenticated(self, request: web.Request) -> Account:
+    def _authenticated(self, request: web.Request) -> Account:
         """Returns the account of a request. Raises `Refused` without a live token or with another account's id."""
         token = bearer_of(request)
         if not token:
@@ -148,7 +134,7 @@ class Backend:
             raise Refused(detail(401, "Unauthorized"))
         return account
 
-    def answer_headers(self, request: web.Request, account: Account) -> dict[str, str]:
+    def _answer_headers(self, request: web.Request, account: Account) -> dict[str, str]:
         """Returns the headers of a turn's answer: rate limits, turn state, a cookie as the real front sets one."""
         return {
             **account.usage.as_headers(self._clock()),

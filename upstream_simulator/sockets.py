@@ -20,7 +20,7 @@ from upstream_simulator.incoming import Refused, obey, read_faults, refusal_for
 from upstream_simulator.refusals import Refusal, error
 from upstream_simulator.responses import Json, incomplete_event
 from upstream_simulator.script import Ending, Script
-from upstream_simulator.turns import Turns
+from upstream_simulator.turns import RefusalOf, Taken, Turns
 
 LARGEST_FRAME = 16 * 1024 * 1024
 _REMEMBERED = 32
@@ -30,7 +30,7 @@ _REMEMBERED = 32
 class Dialect:
     """What differs between the strict backend and the lenient service."""
 
-    refusal_of: Callable[[Json], Refusal | None]
+    refusal_of: RefusalOf
     telemetry: Callable[[Json], Sequence[Json]]
 
 
@@ -144,12 +144,12 @@ class _Socket:
 
     async def _turn(self, frame: Json, size: int, line: _Line, stream_id: str | None) -> None:
         body = {key: value for key, value in frame.items() if key not in {"type", "stream_id"}}
-        self.turns.see(
-            self.account,
-            body,
+        self.turns.stats.turn(
+            account=self.account.id,
             transport="websocket",
             path=self.request.path,
             headers=self.request.headers,
+            body=body,
             size=size,
         )
         faults = self._faults(body)
@@ -160,10 +160,8 @@ class _Socket:
             raise Refused(refusal)
         script = self.turns.script(
             self.account,
-            body,
-            faults=faults,
+            Taken(body=body, size=size, faults=faults),
             conversations=self.conversations,
-            size=size,
             telemetry=self.dialect.telemetry(body),
         )
         await self._play(script, line, stream_id)

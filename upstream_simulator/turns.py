@@ -1,17 +1,33 @@
-"""One turn over HTTP, whoever asks: from its body to the script that answers it.
+"""One turn, whoever asks: from its body to the script that answers it.
 
 The strict backend and the lenient `/v1` service differ in what they check first; from there on a turn is a turn.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from upstream_simulator.accounts import Account
+from aiohttp import web
+
+from upstream_simulator.accounts import Account, Surface
 from upstream_simulator.conversations import Conversations
 from upstream_simulator.faults import Faults
+from upstream_simulator.incoming import Refused, faults_for, json_body, obey
+from upstream_simulator.refusals import Refusal
 from upstream_simulator.responses import Json, NewId, output_items, read_ask, tokens_of
 from upstream_simulator.script import Script, write_script
 from upstream_simulator.stats import Stats
+
+RefusalOf = Callable[[Any], Refusal | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A turn that was read and found good: its body, the body's decoded size, and what shall go wrong with it."""
+
+    body: Json
+    size: int
+    faults: Faults
 
 
 class Turns:
@@ -23,35 +39,33 @@ class Turns:
         self.new_id = new_id
         self._event_delay = event_delay
 
-    def see(
-        self,
-        account: Account,
-        body: Any,
-        *,
-        transport: str,
-        path: str,
-        headers: Mapping[str, str],
-        size: int,
-    ) -> None:
-        """Notes a turn in the statistics, before anything is decided about it."""
-        self.stats.turn(account=account.id, transport=transport, path=path, headers=headers, body=body, size=size)
+    async def take(self, request: web.Request, account: Account, refusal_of: RefusalOf) -> Taken:
+        """Reads an HTTP turn and notes it. Hangs or raises `Refused` when faults or `refusal_of` say so."""
+        faults = faults_for(request, account, Surface.RESPONSES)
+        body, size = await json_body(request)
+        self.stats.turn(
+            account=account.id, transport="http", path=request.path, headers=request.headers, body=body, size=size
+        )
+        await obey(faults, account, self.clock())
+        refusal = refusal_of(body)
+        if refusal is not None:
+            raise Refused(refusal)
+        return Taken(body=body, size=size, faults=faults)
 
     def script(
         self,
         account: Account,
-        body: Json,
+        taken: Taken,
         *,
-        faults: Faults,
         conversations: Conversations,
-        size: int,
         telemetry: Sequence[Json] = (),
     ) -> Script:
         """Writes the answer's script. Raises `PreviousResponseNotFound`."""
-        earlier = conversations.items_until(account.id, body.get("previous_response_id"))
-        ask = read_ask(body, earlier=earlier, size=size)
+        earlier = conversations.items_until(account.id, taken.body.get("previous_response_id"))
+        ask = read_ask(taken.body, earlier=earlier, size=taken.size)
         script = write_script(
             ask,
-            faults=faults,
+            faults=taken.faults,
             usage=account.usage,
             pause=self._event_delay,
             now=self.clock(),
@@ -63,10 +77,10 @@ class Turns:
             conversations.remember(account.id, script.response_id, [*ask.items, *script.items])
         return script
 
-    def compaction(self, account: Account, body: Json, *, size: int) -> Json:
+    def compaction(self, account: Account, taken: Taken) -> Json:
         """Answers the older compaction endpoint: one object with exactly one compaction item."""
-        items = body["input"] if isinstance(body.get("input"), list) else []
-        ask = read_ask({**body, "input": [*items, {"type": "compaction_trigger"}]}, size=size)
+        items = taken.body["input"] if isinstance(taken.body.get("input"), list) else []
+        ask = read_ask({**taken.body, "input": [*items, {"type": "compaction_trigger"}]}, size=taken.size)
         output = output_items(ask, new_id=self.new_id)
         tokens = tokens_of(ask, output)
         account.usage.count(tokens.total, self.clock())
