@@ -72,15 +72,7 @@ class Answers:
             await way(this, response)
         except FailedEarly as failed:
             this.reporter.settle(failed.verdict)
-            status = status_of(failed.verdict)
-            error = UpstreamAnswered(
-                status,
-                error_body(failed.document),
-                code=failed.verdict.code,
-                message=failed.verdict.message,
-                retry_after=failed.verdict.resets_after,
-            )
-            raise TryFailed(failed.verdict, this.account, error) from failed
+            raise TryFailed(failed.verdict, this.account, answered(failed.verdict, failed.document)) from failed
 
     async def forward_turn(self, this: Try, response: UpstreamResponse) -> None:
         """Streams a turn."""
@@ -93,7 +85,7 @@ class Answers:
             response,
             source,
             on_first_byte=lambda: self._note_first_byte(this),
-            on_settled=lambda: self._settle(this),
+            on_settled=lambda: note_end(this.record, this.reporter, this.watch),
             on_keepalive=self._metrics.keepalives.inc,
         )
         await relay.run()
@@ -104,7 +96,7 @@ class Answers:
             await self.pass_on(this, response)
             return
         final, failure = await fold(self._source(this, response, self._settings.stream_timeout))
-        self._settle(this)
+        note_end(this.record, this.reporter, this.watch)
         await self._respond_folded(this, response, final, failure)
 
     async def fold_compaction(self, this: Try, response: UpstreamResponse) -> None:
@@ -113,7 +105,7 @@ class Answers:
             await self.pass_on(this, response)
             return
         final, failure = await fold(self._source(this, response, self._settings.compact_timeout))
-        self._settle(this)
+        note_end(this.record, this.reporter, this.watch)
         items = [item for item in final.get("output") or [] if _is_compaction(item)]
         if not failure and len(items) != 1:
             raise UpstreamFailed(UpstreamTrouble.MALFORMED, "The upstream did not answer with one compaction item.")
@@ -136,13 +128,13 @@ class Answers:
         identity = document.get("id")
         this.watch.response_id = identity if isinstance(identity, str) else ""
         self._note_first_byte(this)
-        self._settle(this)
+        note_end(this.record, this.reporter, this.watch)
         await this.exchange.respond(200, client_headers(response.raw_headers), content)
 
     async def show_models(self, this: Try, response: UpstreamResponse) -> None:
         """Answers with the catalogue, in the asker's shape."""
         content = await response.body(limit=_LARGEST_ANSWER, within=self._settings.headers_timeout)
-        self._settle(this)
+        note_end(this.record, this.reporter, this.watch)
         for_codex = this.route.dialect is Dialect.CODEX or b"client_version=" in this.exchange.request.query
         headers = [(name, value) for name, value in client_headers(response.raw_headers) if name.lower() == b"etag"]
         await this.exchange.respond(200, [*_JSON, *headers], models_answer(content, for_codex=for_codex))
@@ -185,7 +177,7 @@ class Answers:
                 self._note_first_byte(this)
                 await this.exchange.start(200, stream_headers(response))
             await this.exchange.write(chunk)
-        self._settle(this)
+        note_end(this.record, this.reporter, this.watch)
         if not started:
             await this.exchange.start(200, stream_headers(response))
         await this.exchange.finish()
@@ -194,33 +186,35 @@ class Answers:
         self, this: Try, response: UpstreamResponse, answer: dict[str, Any], failure: dict[str, Any]
     ) -> None:
         if failure:
-            verdict = judge_event(failure)
-            status = status_of(verdict)
-            raise UpstreamAnswered(
-                status,
-                error_body(failure),
-                code=verdict.code,
-                message=verdict.message,
-                retry_after=verdict.resets_after,
-            )
+            raise answered(judge_event(failure), failure)
         self._note_first_byte(this)
         headers = [(n, v) for n, v in client_headers(response.raw_headers) if n.lower() != b"content-type"]
         await this.exchange.respond(200, [*_JSON, *headers], orjson.dumps(answer))
 
-    def _settle(self, this: Try) -> None:
-        watch = this.watch
-        verdict: Verdict = SUCCESS
-        if watch.failed:
-            verdict = judge_event(watch.failure)
-        this.reporter.settle(verdict)
-        this.record.outcome = "failed" if watch.failed else "completed"
-        this.record.code = verdict.code
-        if watch.usage is not None:
-            this.record.tokens = {name: count for name, count in asdict(watch.usage).items() if count}
-
     def _note_first_byte(self, this: Try) -> None:
         if this.record.first_byte is None:
             this.record.first_byte = self._access.since(this.record)
+
+
+def answered(verdict: Verdict, failure: dict[str, Any]) -> UpstreamAnswered:
+    """Returns a failure that came as an event as if it had come as an answer."""
+    return UpstreamAnswered(
+        status_of(verdict),
+        error_body(failure),
+        code=verdict.code,
+        message=verdict.message,
+        retry_after=verdict.resets_after,
+    )
+
+
+def note_end(record: AccessRecord, reporter: AccountReporter, watch: TurnWatch) -> None:
+    """Settles a try whose response has come to its end, good or bad."""
+    verdict = judge_event(watch.failure) if watch.failed else SUCCESS
+    reporter.settle(verdict)
+    record.outcome = "failed" if watch.failed else "completed"
+    record.code = verdict.code
+    if watch.usage is not None:
+        record.tokens = {name: count for name, count in asdict(watch.usage).items() if count}
 
 
 def _is_compaction(item: Any) -> bool:

@@ -12,10 +12,12 @@ from edge_proxy.attempts import RetryBudget
 from edge_proxy.body import BodyReader, ByteBudget
 from edge_proxy.control import ControlApi
 from edge_proxy.drain import Drain
+from edge_proxy.line import LineParts
 from edge_proxy.metrics import EdgeMetrics
 from edge_proxy.proxy import HttpProxy
 from edge_proxy.settings import EdgeSettings
 from edge_proxy.upstream import Upstream
+from edge_proxy.websocket import SocketProxy
 
 _JSON = [(b"content-type", b"application/json")]
 
@@ -32,13 +34,27 @@ class EdgeApp:
         metrics = EdgeMetrics(registry)
         budget = ByteBudget(settings.body_budget // settings.workers, on_change=metrics.body_bytes.set)
         access = AccessLog(metrics, time.monotonic)
+        retries = RetryBudget(settings.retry_budget, per=60.0, clock=time.monotonic)
+        self._sockets = SocketProxy(
+            LineParts(
+                settings=settings,
+                admission=admission,
+                upstream=self._upstream,
+                retries=retries,
+                budget=budget,
+                metrics=metrics,
+                access=access,
+                drain=self.drain,
+                clock=time.monotonic,
+            )
+        )
         self._http = HttpProxy(
             settings=settings,
             admission=admission,
             upstream=self._upstream,
             control=self._control,
             bodies=BodyReader(budget, timeout=settings.body_timeout, progress_timeout=settings.body_progress_timeout),
-            retries=RetryBudget(settings.retry_budget, per=60.0, clock=time.monotonic),
+            retries=retries,
             metrics=metrics,
             access=access,
             drain=self.drain,
@@ -60,6 +76,8 @@ class EdgeApp:
                 await self._health(scope["path"], send)
             else:
                 await self._http.serve(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._sockets.serve(scope, receive, send)
 
     async def _health(self, path: str, send: Any) -> None:
         status, word = 404, "unknown"

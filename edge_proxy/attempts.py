@@ -91,6 +91,11 @@ class Attempts:
         self.why = failure.verdict.outcome.value
         return None if self._again(failure.verdict, failure.account) else failure.surfaced
 
+    @property
+    def retrying(self) -> bool:
+        """Whether a try has failed already."""
+        return self._last is not None
+
     def _again(self, verdict: Verdict, account: GrantedAccount) -> bool:
         self._tried.append(account.account_id)
         if verdict.action is Action.SURFACE or self._waited:

@@ -1,0 +1,103 @@
+"""What passes over a client's socket, read and written. Pure.
+
+A Codex ignores an error frame without an integer `status`, and waits until its own time limit; so every error frame
+that leaves here has one, and every refusal to come back later has its `retry-after` beside it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from edge_proxy.errors import BodyMalformed, UpstreamAnswered, refusal_of
+from edge_proxy.normalise import backend_body
+from edge_proxy.outcome import judge_event, status_of
+from edge_proxy.relay import error_body
+from edge_proxy.turn import TurnRequest
+
+CREATE = "response.create"
+_ONLY_ON_SOCKETS = frozenset({"type", "stream_id", "generate"})
+_ADDRESSES = {"session_id": "session-id", "thread_id": "thread-id", "x-codex-turn-state": "x-codex-turn-state"}
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFrame:
+    """One frame of a client."""
+
+    text: str
+    document: dict[str, Any]
+    kind: str
+    stream_id: str
+
+    @classmethod
+    def of(cls, text: str | None) -> "ClientFrame":
+        """Reads a frame; None stands for a binary one. Raises `BodyMalformed`."""
+        if text is None:
+            raise BodyMalformed("Only text frames are understood here.")
+        try:
+            document = orjson.loads(text)
+        except ValueError:
+            raise BodyMalformed("The frame is not valid JSON.") from None
+        if not isinstance(document, dict):
+            raise BodyMalformed("The frame is not a JSON object.")
+        kind, stream_id = document.get("type"), document.get("stream_id", "")
+        if not isinstance(kind, str) or not isinstance(stream_id, str):
+            raise BodyMalformed("A frame's `type` is a string, and so is its `stream_id`.")
+        return cls(text, document, kind, stream_id)
+
+    def turn(self) -> TurnRequest:
+        """Returns what the turn asks for."""
+        return TurnRequest.of(self.document)
+
+    def addresses(self, handshake: Mapping[str, str]) -> Mapping[str, str]:
+        """Returns the headers that say whose turn it is: the frame's own metadata over those of the handshake."""
+        metadata = self.document.get("client_metadata")
+        if not isinstance(metadata, dict):
+            return handshake
+        own = {header: metadata[name] for name, header in _ADDRESSES.items() if isinstance(metadata.get(name), str)}
+        return {**handshake, **own} if own else handshake
+
+
+def backend_frame(document: Mapping[str, Any]) -> str:
+    """Returns a `/v1` turn as the Codex backend accepts it on a socket. Raises `ParameterRefused`."""
+    body = backend_body({name: value for name, value in document.items() if name not in {"type", "stream_id"}})
+    del body["stream"]
+    return orjson.dumps({"type": CREATE, **body}).decode()
+
+
+def http_body(document: Mapping[str, Any], *, normalised: bool) -> bytes:
+    """Returns a turn as the body of an HTTP request, for an upstream that does not speak WebSocket."""
+    body = {name: value for name, value in document.items() if name not in _ONLY_ON_SOCKETS}
+    return orjson.dumps(backend_body(body) if normalised else {**body, "stream": True})
+
+
+def addressed(data: bytes, stream_id: str) -> str:
+    """Returns an upstream's frame for the client's line of that name; most upstreams echo the name themselves."""
+    if stream_id and b'"stream_id"' not in data and data.startswith(b"{"):
+        return f'{{"stream_id":{orjson.dumps(stream_id).decode()},{data[1:].decode("utf-8", "replace")}'
+    return data.decode("utf-8", "replace")
+
+
+def needs_mending(document: Mapping[str, Any]) -> bool:
+    """Returns whether an upstream's error frame would leave its client waiting or give it up."""
+    status = document.get("status")
+    if not isinstance(status, int):
+        return True
+    headers = document.get("headers")
+    return status in {429, 503} and not (isinstance(headers, dict) and "retry-after" in headers)
+
+
+def mended_error(document: dict[str, Any]) -> bytes:
+    """Returns an upstream's error frame with a status, and with `retry-after` where coming back makes sense."""
+    verdict = judge_event(document)
+    refusal = refusal_of(
+        UpstreamAnswered(
+            status_of(verdict),
+            error_body(document),
+            code=verdict.code,
+            message=verdict.message,
+            retry_after=verdict.resets_after,
+        )
+    )
+    return orjson.dumps({**document, **refusal.frame()})
