@@ -36,6 +36,12 @@ class ScriptedUpstream:
     answers: deque[Answer] = field(default_factory=deque)
     release: asyncio.Event = field(default_factory=asyncio.Event)
     """What an answer waits for that is told to hang."""
+    frames: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    """Frames of sockets, each with the token of its socket."""
+    socket_turns: deque[list[Any]] = field(default_factory=deque)
+    """What sockets answer to one turn after another, whichever socket it comes by."""
+    sockets_opened: int = 0
+    sockets_open: int = 0
     open_streams: int = 0
     closed_by_client: int = 0
 
@@ -160,3 +166,46 @@ def silence() -> Answer:
         return web.Response(status=500)
 
     return answer
+
+
+def sockets(upstream: ScriptedUpstream, *turns: list[Any], headers: dict[str, str] | None = None) -> Answer:
+    """Accepts sockets and answers their turns in the scripted order; the last answer goes on for ever.
+
+    A part is an event, `"hang"`, `"close"` or `"cut"`; a string that begins with `{` is sent as it is.
+    """
+    upstream.socket_turns = deque(turns or [TURN])
+
+    async def answer(request: web.Request, upstream: ScriptedUpstream) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        socket.headers.update(headers or {})
+        await socket.prepare(request)
+        upstream.sockets_opened += 1
+        upstream.sockets_open += 1
+        token = request.headers["authorization"].removeprefix("Bearer ")
+        try:
+            async for message in socket:
+                frame = json.loads(message.data)
+                upstream.frames.append((token, frame))
+                if frame["type"] == "response.create":
+                    script = upstream.socket_turns
+                    await _play(request, upstream, socket, script.popleft() if len(script) > 1 else script[0])
+        finally:
+            upstream.sockets_open -= 1
+        return socket
+
+    return answer
+
+
+async def _play(
+    request: web.Request, upstream: ScriptedUpstream, socket: web.WebSocketResponse, parts: list[Any]
+) -> None:
+    for part in parts:
+        if part == "hang":
+            await upstream.release.wait()
+        elif part == "close":
+            await socket.close()
+        elif part == "cut":
+            assert request.transport is not None
+            request.transport.abort()
+        else:
+            await socket.send_str(part if isinstance(part, str) else json.dumps(part))
