@@ -4,11 +4,13 @@ Order of a request: body limit → admin gate → dashboard lane → route. Noth
 """
 
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import grpc
+import httpx
 import structlog
 from fastapi import APIRouter, FastAPI, Security
 from fastapi.middleware import Middleware
@@ -16,10 +18,13 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
 from admission_client.lease import Admission
-from admission_client.policy import AccountSignal
 from admission_client.session import AdmissionClient
+from admission_client.state import StateReader
 from admission_client.sync import SyncClient
-from control_api.accounts.routes import account_routes
+from control_api.accounts.addresses import CheckedTransport
+from control_api.accounts.login import LoginService
+from control_api.accounts.oauth import AuthServer
+from control_api.accounts.routes import account_routes, login_routes
 from control_api.accounts.service import AccountService
 from control_api.auth import AdminGate, AdminToken, FailureLimit, load_admin_token
 from control_api.body_limit import BodyLimit
@@ -27,16 +32,24 @@ from control_api.changes import PolicyChanges
 from control_api.controller_lock import ControllerLock
 from control_api.dashboard_lane import LANE, DashboardLane
 from control_api.database import Database
-from control_api.errors import describe_problems, install_error_handlers, problem_responses
+from control_api.errors import DatabaseError, describe_problems, install_error_handlers, problem_responses
 from control_api.keys.routes import key_routes
-from control_api.keys.service import KeyService
+from control_api.keys.service import KeyService, digest_of
 from control_api.limits.routes import limit_routes
 from control_api.limits.service import LimitService
 from control_api.local_seats import LocalSeats
 from control_api.metrics import Metrics
+from control_api.push.routes import state_routes
 from control_api.push.service import PolicyReader
+from control_api.push.signals import SignalReceiver
 from control_api.push.worker import PolicyPusher
+from control_api.refresh.routes import refresh_routes
+from control_api.refresh.service import STAGE, RefreshService
+from control_api.refresh.worker import RefreshWorker
 from control_api.settings import ControlSettings
+from control_api.usage.routes import CLIENT_PATHS, client_usage_routes, usage_routes
+from control_api.usage.service import UsageService
+from control_api.usage.worker import UsageWorker
 from control_api.vault import Vault
 from control_api.workers import Workers
 from service_runtime.process import StartupError
@@ -44,8 +57,6 @@ from service_runtime.tls import TlsFiles, channel_credentials
 from service_runtime.version import VERSION
 
 log = structlog.get_logger(__name__)
-CLIENT_PATHS = frozenset({"/api/codex/usage"})
-"""Paths below `/api/` that clients with an API key may read, through the edge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,44 +69,173 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Services:
+class _Store:
+    """What works without anybody else: the database and the services that only need it."""
+
     database: Database
+    vault: Vault
     changes: PolicyChanges
     accounts: AccountService
     keys: KeyService
     limits: LimitService
     metrics: Metrics
+    lock: ControllerLock
+    term: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Services:
+    """What talks to upstreams and to admission."""
+
+    refresh: RefreshService
+    refresh_worker: RefreshWorker
+    usage: UsageService
+    logins: LoginService
 
 
 @asynccontextmanager
 async def open_control(settings: ControlSettings) -> AsyncIterator[Control]:
     """Builds and starts everything; stops it in order when the block ends. Raises `StartupError`."""
     async with AsyncExitStack() as stack:
-        services, lock, term = await _open_services(settings, stack)
+        store = await _open_store(settings, stack)
         link = _link_of(settings)
         admission = await stack.enter_async_context(
             AdmissionClient(link.target, link.token, f"{link.instance}/control", credentials=link.credentials)
         )
+        services = await _open_services(settings, store, admission, stack)
+        signals = SignalReceiver(
+            database=store.database,
+            accounts=store.accounts,
+            usage=services.usage,
+            changes=store.changes,
+            wake_refresh=services.refresh_worker.wake,
+            metrics=store.metrics,
+        )
         sync = await stack.enter_async_context(
-            SyncClient(link.target, link.token, link.instance, term, on_signals=_ignore, credentials=link.credentials)
+            SyncClient(
+                link.target,
+                link.token,
+                link.instance,
+                store.term,
+                on_signals=signals.receive,
+                credentials=link.credentials,
+            )
         )
-        services.changes.watch(lambda: sync.connected)
-        reader = PolicyReader(
-            database=services.database,
-            accounts=services.accounts,
-            keys=services.keys,
-            limits=services.limits,
-            weights=_Equal(),
+        store.changes.watch(lambda: sync.connected)
+        state = await stack.enter_async_context(
+            StateReader(link.target, token=link.token, credentials=link.credentials)
         )
-        pusher = PolicyPusher(changes=services.changes, reader=reader, sink=sync, metrics=services.metrics)
-        workers = Workers()
-        stack.push_async_callback(workers.stop)
-        workers.start("controller lock", lock.keep())
-        workers.start("push", pusher.run())
+        workers = await stack.enter_async_context(Workers())
+        _start_workers(workers, settings, store, services, sync)
         app = _application(
-            services, admission=admission, admin_token=load_admin_token(settings.admin_token, settings.data_dir)
+            store,
+            services,
+            admission=admission,
+            state=state_routes(state, sync),
+            admin_token=load_admin_token(settings.admin_token, settings.data_dir),
         )
-        yield Control(app=app, metrics=services.metrics, workers=workers)
+        yield Control(app=app, metrics=store.metrics, workers=workers)
+
+
+async def _open_store(settings: ControlSettings, stack: AsyncExitStack) -> _Store:
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        database = Database(settings.effective_database_url)
+    except OSError as error:
+        raise StartupError(f"cannot use the data directory {settings.data_dir}: {error}") from None
+    stack.push_async_callback(database.close)
+    vault = Vault.open(key=settings.vault_key, key_file=settings.effective_key_file)
+    try:
+        await database.migrate()
+        lock = ControllerLock(database, ttl=settings.lock_ttl)
+        term = await lock.take()
+    except DatabaseError as error:
+        raise StartupError(f"cannot use the database: {error}") from error
+    stack.push_async_callback(lock.give_back)
+    changes = PolicyChanges()
+    limits = LimitService(database=database, changes=changes, seeds=settings.limit_seeds())
+    await limits.load()
+    accounts = AccountService(
+        database=database,
+        vault=vault,
+        changes=changes,
+        upstream_base_url=settings.upstream_base_url,
+        allow_private=settings.allow_private_upstreams,
+    )
+    await accounts.adopt_settings()
+    return _Store(
+        database=database,
+        vault=vault,
+        changes=changes,
+        accounts=accounts,
+        keys=KeyService(database=database, changes=changes),
+        limits=limits,
+        metrics=Metrics(),
+        lock=lock,
+        term=term,
+    )
+
+
+async def _open_services(
+    settings: ControlSettings, store: _Store, admission: Admission, stack: AsyncExitStack
+) -> _Services:
+    # Redirects are never followed: an upstream must not be able to send tokens elsewhere.
+    client = await stack.enter_async_context(
+        httpx.AsyncClient(
+            transport=CheckedTransport(httpx.AsyncHTTPTransport(), allow_private=settings.allow_private_upstreams),
+            headers={"user-agent": f"sluicegate/{VERSION}"},
+            follow_redirects=False,
+            trust_env=False,
+        )
+    )
+    auth_server = AuthServer(client, settings.auth_base_url)
+    refresh = RefreshService(
+        database=store.database,
+        accounts=store.accounts,
+        changes=store.changes,
+        auth_server=auth_server,
+        admission=admission,
+        local_seats=LocalSeats(_limit_of(store.limits, STAGE)),
+        metrics=store.metrics,
+    )
+    stack.push_async_callback(refresh.close)
+    usage = UsageService(
+        database=store.database,
+        accounts=store.accounts,
+        changes=store.changes,
+        client=client,
+        refresher=refresh.refresh,
+        metrics=store.metrics,
+    )
+    stack.push_async_callback(usage.close)
+    logins = LoginService(
+        database=store.database,
+        accounts=store.accounts,
+        vault=store.vault,
+        auth_server=auth_server,
+        callback_port=settings.login_callback_port,
+    )
+    worker = RefreshWorker(database=store.database, refresh=refresh)
+    return _Services(refresh=refresh, refresh_worker=worker, usage=usage, logins=logins)
+
+
+def _start_workers(
+    workers: Workers, settings: ControlSettings, store: _Store, services: _Services, sync: SyncClient
+) -> None:
+    reader = PolicyReader(
+        database=store.database,
+        accounts=store.accounts,
+        keys=store.keys,
+        limits=store.limits,
+        weights=services.usage,
+    )
+    pusher = PolicyPusher(changes=store.changes, reader=reader, sink=sync, metrics=store.metrics)
+    usage_worker = UsageWorker(database=store.database, usage=services.usage, interval=settings.usage_interval)
+    workers.start("controller lock", store.lock.keep())
+    workers.start("push", pusher.run())
+    workers.start("refresh", services.refresh_worker.run())
+    workers.start("usage", usage_worker.run())
+    workers.start("logins", services.logins.run())
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,38 +264,10 @@ def _link_of(settings: ControlSettings) -> _Link:
     )
 
 
-async def _open_services(settings: ControlSettings, stack: AsyncExitStack) -> tuple[_Services, ControllerLock, int]:
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        database = Database(settings.effective_database_url)
-    except OSError as error:
-        raise StartupError(f"cannot use the data directory {settings.data_dir}: {error}") from None
-    stack.push_async_callback(database.close)
-    vault = Vault.open(key=settings.vault_key, key_file=settings.effective_key_file)
-    await database.migrate()
-    lock = ControllerLock(database, ttl=settings.lock_ttl)
-    term = await lock.take()
-    stack.push_async_callback(lock.give_back)
-    changes, metrics = PolicyChanges(), Metrics()
-    limits = LimitService(database=database, changes=changes, seeds=settings.limit_seeds())
-    await limits.load()
-    accounts = AccountService(
-        database=database,
-        vault=vault,
-        changes=changes,
-        upstream_base_url=settings.upstream_base_url,
-        allow_private=settings.allow_private_upstreams,
-    )
-    await accounts.adopt_settings()
-    keys = KeyService(database=database, changes=changes)
-    services = _Services(
-        database=database, changes=changes, accounts=accounts, keys=keys, limits=limits, metrics=metrics
-    )
-    return services, lock, term
-
-
-def _application(services: _Services, *, admission: Admission, admin_token: str) -> FastAPI:
-    changes = services.changes
+def _application(
+    store: _Store, services: _Services, *, admission: Admission, state: APIRouter, admin_token: str
+) -> FastAPI:
+    changes = store.changes
     app = FastAPI(
         title="Sluicegate control API",
         version=VERSION,
@@ -164,8 +276,15 @@ def _application(services: _Services, *, admission: Admission, admin_token: str)
         redoc_url=None,
         middleware=[
             Middleware(BodyLimit),
-            Middleware(AdminGate, token=AdminToken(admin_token), failures=FailureLimit(), open_paths=CLIENT_PATHS),
-            Middleware(DashboardLane, admission=admission, local=LocalSeats(_limit_of(services.limits, LANE))),
+            Middleware(
+                AdminGate, token=AdminToken(admin_token), failures=FailureLimit(), open_paths=frozenset(CLIENT_PATHS)
+            ),
+            Middleware(
+                DashboardLane,
+                admission=admission,
+                local=LocalSeats(_limit_of(store.limits, LANE)),
+                exempt=frozenset(CLIENT_PATHS),
+            ),
         ],
         redirect_slashes=False,
     )
@@ -175,13 +294,20 @@ def _application(services: _Services, *, admission: Admission, admin_token: str)
         responses=problem_responses(400, 401, 422, 429, 503, 507),
     )
     for routes in (
-        account_routes(services.accounts, changes),
-        key_routes(services.keys, changes),
-        limit_routes(services.limits, changes),
+        refresh_routes(services.refresh, changes),
+        account_routes(store.accounts, changes),
+        login_routes(services.logins),
+        key_routes(store.keys, changes),
+        limit_routes(store.limits, changes),
+        usage_routes(services.usage),
+        state,
     ):
         admin.include_router(routes)
+    app.include_router(
+        client_usage_routes(services.usage, find_key=store.keys.of_digest, digest=digest_of, now=time.time)
+    )
     app.include_router(admin)
-    app.include_router(_health_routes(services.database))
+    app.include_router(_health_routes(store.database))
     describe_problems(app)
     return app
 
@@ -207,12 +333,3 @@ def _health_routes(database: Database) -> APIRouter:
 
 def _limit_of(limits: LimitService, name: str) -> Callable[[], int]:
     return lambda: limits.current.resources[name].limit
-
-
-async def _ignore(_signals: Sequence[AccountSignal]) -> None:
-    return None
-
-
-class _Equal:
-    async def weights(self) -> Mapping[str, float]:
-        return {}

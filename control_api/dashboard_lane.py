@@ -1,7 +1,7 @@
 """The lane of the control API's own requests: every request below `/api/` holds a seat of `lanes/dashboard`.
 
 While the admission server is away, or cannot decide yet, a local semaphore of the same size stands in, so that
-operators always get in. Health and metrics take no seat.
+operators always get in. Health and metrics take no seat; what the edge carries here has one already.
 """
 
 import math
@@ -11,24 +11,28 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from admission_client.errors import AdmissionError, Denied
 from admission_client.lease import Admission
+from control_api.auth import ADMIN_PREFIX
 from control_api.errors import LaneFull, problem_of, problem_response
 from control_api.local_seats import UNDECIDED, LocalSeats
 
 LANE = "lanes/dashboard"
-_PATHS = ("/api/", "/v1/", "/backend-api/")
 
 
 class DashboardLane:
     """ASGI middleware that holds a seat for each request of the API."""
 
-    def __init__(self, app: ASGIApp, *, admission: Admission, local: LocalSeats) -> None:
+    def __init__(
+        self, app: ASGIApp, *, admission: Admission, local: LocalSeats, exempt: frozenset[str] = frozenset()
+    ) -> None:
         self._app = app
         self._admission = admission
         self._local = local
+        self._exempt = exempt
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
-        if scope["type"] != "http" or not scope["path"].startswith(_PATHS):
+        path = scope.get("path", "")
+        if scope["type"] != "http" or not path.startswith(ADMIN_PREFIX) or path in self._exempt:
             await self._app(scope, receive, send)
             return
         async with AsyncExitStack() as seat:

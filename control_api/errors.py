@@ -10,8 +10,9 @@
     * `PolicyNotAccepted`: the admission server refused what we would have stored
     * `AdmissionAway`: the admission server cannot be asked
     * `UpstreamFailed`: the account's upstream or the auth server did not do its part
+        * `AuthServerError`: `AuthRefused` (it said no), `AuthUnreachable` (it did not say anything)
+        * `RefreshError`: `RefreshOverloaded`, `RefreshFailed`, `RefreshDead`
     * `DatabaseError`: `DatabaseBusy`, `DatabaseFull`, `DatabaseAway`
-    * `RefreshError`: in `control_api.refresh`; `LoginError`: in `control_api.accounts`
 
 Messages are for people and never hold a token or a body of a stranger.
 """
@@ -86,6 +87,42 @@ class UpstreamFailed(ControlError):
     """An upstream or the auth server did not do its part."""
 
 
+class AuthServerError(UpstreamFailed):
+    """A call to the auth server did not succeed."""
+
+
+class AuthRefused(AuthServerError):
+    """The auth server answered no; `code` says why."""
+
+    def __init__(self, message: str, *, code: str, status: int = 0) -> None:
+        super().__init__(message, code=code)
+        self.status = status
+
+
+class AuthUnreachable(AuthServerError):
+    """There was no answer of the auth server. `sent` tells whether it may have acted all the same."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message, code="auth_unreachable", retry_after=5)
+        self.sent = sent
+
+
+class RefreshError(UpstreamFailed):
+    """A credential could not be refreshed; `code` says why."""
+
+
+class RefreshOverloaded(RefreshError):
+    """As many refreshes as allowed are running. Says nothing about the account, and is not remembered."""
+
+
+class RefreshFailed(RefreshError):
+    """This attempt failed; a later one may succeed."""
+
+
+class RefreshDead(RefreshError):
+    """The refresh token is no good any more: somebody must sign in again, or the account is closed."""
+
+
 class DatabaseError(ControlError):
     """The database could not do it. Nothing of the request was stored."""
 
@@ -122,6 +159,8 @@ RULES: dict[type[ControlError], Rule] = {
     PolicyNotAccepted: Rule(422, "policy-refused", "The admission server refused the policy"),
     AdmissionAway: Rule(503, "admission-unavailable", "The admission server cannot be asked"),
     UpstreamFailed: Rule(502, "upstream-failed", "The upstream did not do its part"),
+    RefreshOverloaded: Rule(503, "refresh-overloaded", "Too many refreshes are running"),
+    RefreshDead: Rule(409, "sign-in-required", "The account must sign in again"),
     DatabaseBusy: Rule(503, "database-busy", "The database is busy"),
     DatabaseFull: Rule(507, "database-full", "There is no room left to store anything"),
     DatabaseAway: Rule(503, "database-unavailable", "The database cannot be used"),

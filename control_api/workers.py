@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Self
 
 
 class Workers:
@@ -10,6 +10,12 @@ class Workers:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
 
     def start(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
         """Starts a worker."""

@@ -1,7 +1,8 @@
 """Tables and API shapes of accounts. Times are Unix seconds in the database and ISO 8601 in answers.
 
 Secrets are stored encrypted, beside the SHA-256 of the refresh token, by which a rotation is compared and set: the
-ciphertext of one token is different each time, its hash is not.
+ciphertext of one token is different each time, its hash is not. `refreshed_at` is when this process exchanged the token
+last; None for a credential as it was imported.
 """
 
 from datetime import UTC, datetime
@@ -58,9 +59,10 @@ class Account(SQLModel, table=True):
     refresh_token_sha256: str = Field(default="", max_length=64)
     credential_version: int = 1
     credential_obtained_at: float = _seconds(nullable=False)
-    credential_told_at: float | None = _seconds()
+    refreshed_at: float | None = _seconds()
     access_expires_at: float | None = _seconds()
     rejected_version: int = 0
+    signalled_at: float | None = _seconds()
 
     weight: float = Field(default=1.0, sa_column=Column(Double, nullable=False))
     models: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
@@ -236,3 +238,61 @@ class AccountPatch(BaseModel):
     api_key: SecretStr | None = Shape(
         default=None, min_length=1, max_length=4_096, description="Of `api_key` accounts only; reactivates."
     )
+
+
+class LoginInput(BaseModel):
+    """A new sign-in."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"method": "device"}})
+
+    method: Literal["browser", "device"] = "browser"
+    account_id: str | None = Shape(
+        default=None,
+        pattern=r"^[a-z0-9_]+$",
+        max_length=128,
+        description="Re-authenticates this account; another seat's sign-in is refused then.",
+    )
+
+
+class CallbackInput(BaseModel):
+    """Where the browser ended after a login."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"callback_url": "http://localhost:1455/auth/callback?code=…&state=…"}},
+    )
+
+    callback_url: str = Shape(min_length=1, max_length=8_192)
+
+
+class LoginView(BaseModel):
+    """A sign-in, under way or ended."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    method: Literal["browser", "device"]
+    status: Literal["pending", "done", "failed", "expired", "cancelled"]
+    error: str
+    target_account_id: str | None
+    account_id: str | None = Shape(description="The account that was signed in.")
+    user_code: str = Shape(description="Of a device login: what to type.")
+    created_at: Moment
+    expires_at: Moment
+
+
+class StartedLoginView(LoginView):
+    """A sign-in that was just started, and what to do now."""
+
+    authorize_url: str | None = Shape(description="Of a browser login: open this.")
+    callback_url: str | None = Shape(
+        description="Of a browser login: where the browser ends. Paste it if it fails there."
+    )
+    verification_url: str | None = Shape(description="Of a device login: where to type the code.")
+
+
+class LoginPage(BaseModel):
+    """The sign-ins that are pending, and the last that have ended."""
+
+    items: list[LoginView]
+    next_cursor: str | None = None

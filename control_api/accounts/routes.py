@@ -8,13 +8,19 @@ from starlette.datastructures import UploadFile
 
 from admission_client.policy import AccountStatus
 from control_api.accounts.identity import read_auth_json
+from control_api.accounts.login import LoginService
 from control_api.accounts.models import (
     AccountPage,
     AccountPatch,
     AccountView,
     ApiKeyAccountInput,
+    CallbackInput,
     ChangePage,
     ChangeView,
+    LoginInput,
+    LoginPage,
+    LoginView,
+    StartedLoginView,
 )
 from control_api.accounts.service import AccountService
 from control_api.changes import PolicyChanges
@@ -132,6 +138,42 @@ def account_routes(accounts: AccountService, changes: PolicyChanges) -> APIRoute
         found, last = await accounts.history(account_id, before=number_cursor(cursor), limit=limit)
         items = [ChangeView.model_validate(change) for change in found]
         return ChangePage(items=items, next_cursor=encode_cursor(str(last)) if last else None)
+
+    return router
+
+
+def login_routes(logins: LoginService) -> APIRouter:
+    """Returns the routes below `/api/logins`."""
+    router = APIRouter(prefix="/api/logins", tags=["accounts"])
+
+    @router.get("", summary="List sign-ins")
+    async def list_logins() -> LoginPage:
+        return LoginPage(items=[LoginView.model_validate(flow) for flow in await logins.list()])
+
+    @router.post("", status_code=201, summary="Start a sign-in", responses=problem_responses(404, 502))
+    async def start_login(wanted: LoginInput) -> StartedLoginView:
+        started = await logins.start(wanted.method, account_id=wanted.account_id)
+        flow = {name: getattr(started.flow, name) for name in LoginView.model_fields}
+        return StartedLoginView(
+            **flow,
+            authorize_url=started.authorize_url,
+            callback_url=started.callback_url,
+            verification_url=started.verification_url,
+        )
+
+    @router.get("/{login_id}", summary="Read a sign-in", responses=problem_responses(404))
+    async def read_login(login_id: AccountId) -> LoginView:
+        return LoginView.model_validate(await logins.get(login_id))
+
+    @router.post(
+        "/{login_id}/callback", summary="Finish a browser sign-in by hand", responses=problem_responses(404, 409)
+    )
+    async def complete_login(login_id: AccountId, callback: CallbackInput) -> LoginView:
+        return LoginView.model_validate(await logins.complete(login_id, callback.callback_url))
+
+    @router.delete("/{login_id}", summary="Cancel a sign-in", responses=problem_responses(404))
+    async def cancel_login(login_id: AccountId) -> LoginView:
+        return LoginView.model_validate(await logins.cancel(login_id))
 
     return router
 

@@ -17,7 +17,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from admission_client.lease import AccountKind
 from admission_client.policy import AccountStatus
 from control_api.accounts.addresses import checked_base_url
-from control_api.accounts.identity import SignIn, fingerprint, slug
+from control_api.accounts.identity import UNKNOWN_PLAN, SignIn, fingerprint, slug
 from control_api.accounts.models import Account, AccountChange, AccountPatch, ApiKeyAccountInput
 from control_api.accounts.status import StatusEvent, after
 from control_api.changes import PolicyChanges
@@ -182,9 +182,9 @@ class AccountService:
 
     # The rest is for the services above this one, inside their own transactions.
 
-    async def load(self, session: AsyncSession, account_id: str) -> Account:
-        """Returns an account within a transaction. Raises `NotFound`."""
-        account = await session.get(Account, account_id)
+    async def load(self, session: AsyncSession, account_id: str, *, lock: bool = False) -> Account:
+        """Returns an account within a transaction; `lock`: nobody changes it before the end. Raises `NotFound`."""
+        account = await session.get(Account, account_id, with_for_update=lock)
         if account is None:
             raise NotFound("There is no such account.")
         return account
@@ -230,9 +230,14 @@ class AccountService:
         return self._vault.decrypt(account.refresh_token) if account.refresh_token else ""
 
     def store_rotation(self, account: Account, sign_in: SignIn) -> None:
-        """Puts refreshed tokens into an account; the caller has compared the old refresh token and commits."""
-        self._describe(account, sign_in)
+        """Puts refreshed tokens into an account; the caller has compared the old refresh token and commits.
+
+        Who the account is stays: a refresh can tell of a new plan, never of another seat.
+        """
+        if sign_in.seat.plan != UNKNOWN_PLAN:
+            account.plan = sign_in.seat.plan
         self._store_tokens(account, sign_in)
+        account.refreshed_at = self._now()
 
     async def _operator(self, account_id: str, event: StatusEvent) -> Account:
         async with self._database.write() as session:
@@ -290,11 +295,13 @@ class AccountService:
         tokens, now = sign_in.tokens, self._now()
         account.access_token = self._vault.encrypt(tokens.access_token)
         account.refresh_token = self._vault.encrypt(tokens.refresh_token)
-        account.id_token = self._vault.encrypt(tokens.id_token) if tokens.id_token else None
+        if tokens.id_token:
+            account.id_token = self._vault.encrypt(tokens.id_token)
         account.refresh_token_sha256 = fingerprint(tokens.refresh_token)
         account.access_expires_at = sign_in.access_expires_at
         account.credential_version += 1
         account.credential_obtained_at = min(sign_in.refreshed_at or now, now)
+        account.refreshed_at = None
 
     async def _note(
         self,

@@ -28,6 +28,7 @@ class StatusEvent(enum.StrEnum):
     ACCOUNT_DISABLED = "account_disabled"
     ROOM_AGAIN = "room_again"
     SIGNED_IN = "signed_in"
+    CREDENTIAL_REVIVED = "credential_revived"
     PAUSED = "paused"
     RESUMED = "resumed"
 
@@ -58,6 +59,7 @@ TRANSITIONS: Mapping[tuple[AccountStatus, StatusEvent], AccountStatus] = Mapping
         (_S.QUOTA_EXCEEDED, _E.ACCOUNT_DISABLED): _S.DEACTIVATED,
         (_S.QUOTA_EXCEEDED, _E.PAUSED): _S.PAUSED,
         (_S.REAUTH_REQUIRED, _E.SIGNED_IN): _S.ACTIVE,
+        (_S.REAUTH_REQUIRED, _E.CREDENTIAL_REVIVED): _S.ACTIVE,
         (_S.REAUTH_REQUIRED, _E.ACCOUNT_DISABLED): _S.DEACTIVATED,
         (_S.REAUTH_REQUIRED, _E.PAUSED): _S.PAUSED,
         (_S.DEACTIVATED, _E.SIGNED_IN): _S.ACTIVE,
@@ -142,6 +144,8 @@ def _while_paused(standing: Standing, event: StatusEvent, *, now: float, reason:
         return Standing(status=target, reason=kept, changed_at=now)
     if event is StatusEvent.SIGNED_IN:
         return Standing(status=AccountStatus.ACTIVE, reason=reason, changed_at=now)
+    if event is StatusEvent.CREDENTIAL_REVIVED and standing.resume_to is AccountStatus.REAUTH_REQUIRED:
+        return replace(standing, resume_to=None, resume_reason="")
     met = {
         StatusEvent.CREDENTIAL_DEAD: AccountStatus.REAUTH_REQUIRED,
         StatusEvent.ACCOUNT_DISABLED: AccountStatus.DEACTIVATED,

@@ -93,9 +93,9 @@ class KeyService:
             found = (await session.exec(query)).all()
         return [key for key in found if key.expires_at is None or key.expires_at > now]
 
-    async def of_secret(self, secret: str) -> ApiKey | None:
-        """Returns the valid key that a client offers, None when it is none of ours."""
-        query = select(ApiKey).where(ApiKey.key_sha256 == digest_of(secret), col(ApiKey.revoked_at).is_(None))
+    async def of_digest(self, digest: bytes) -> ApiKey | None:
+        """Returns the valid key with this SHA-256, None when it is none of ours."""
+        query = select(ApiKey).where(ApiKey.key_sha256 == digest, col(ApiKey.revoked_at).is_(None))
         async with self._database.read() as session:
             key = (await session.exec(query)).first()
         return key if key and (key.expires_at is None or key.expires_at > self._now()) else None

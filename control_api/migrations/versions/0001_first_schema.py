@@ -41,9 +41,10 @@ def upgrade() -> None:
         sa.Column("refresh_token_sha256", sa.String(length=64), nullable=False),
         sa.Column("credential_version", sa.Integer(), nullable=False),
         sa.Column("credential_obtained_at", sa.Double(), nullable=False),
-        sa.Column("credential_told_at", sa.Double(), nullable=True),
+        sa.Column("refreshed_at", sa.Double(), nullable=True),
         sa.Column("access_expires_at", sa.Double(), nullable=True),
         sa.Column("rejected_version", sa.Integer(), nullable=False),
+        sa.Column("signalled_at", sa.Double(), nullable=True),
         sa.Column("weight", sa.Double(), nullable=False),
         sa.Column("models", sa.JSON(), nullable=False),
         sa.Column("max_streams", sa.Integer(), nullable=True),
@@ -116,9 +117,69 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index(op.f("ix_account_changes_account_id"), "account_changes", ["account_id"], unique=False)
+    op.create_table(
+        "refresh_intents",
+        sa.Column("account_id", sa.String(length=128), nullable=False),
+        sa.Column("refresh_token_sha256", sa.String(length=64), nullable=False),
+        sa.Column("started_at", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("account_id"),
+    )
+    op.create_table(
+        "usage_samples",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("account_id", sa.String(length=128), nullable=False),
+        sa.Column("length", sa.Integer(), nullable=False),
+        sa.Column("used_percent", sa.Double(), nullable=False),
+        sa.Column("recorded_at", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(op.f("ix_usage_samples_account_id"), "usage_samples", ["account_id"], unique=False)
+    op.create_index(op.f("ix_usage_samples_recorded_at"), "usage_samples", ["recorded_at"], unique=False)
+    op.create_table(
+        "usage_states",
+        sa.Column("account_id", sa.String(length=128), nullable=False),
+        sa.Column("told_at", sa.Double(), nullable=True),
+        sa.Column("has_credits", sa.Boolean(), nullable=False),
+        sa.Column("unlimited_credits", sa.Boolean(), nullable=False),
+        sa.Column("credit_balance", sa.String(length=64), nullable=False),
+        sa.Column("cooldown_until", sa.Double(), nullable=True),
+        sa.Column("cooldown_reason", sa.Text(), nullable=False),
+        sa.Column("pending_plan", sa.String(length=64), nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("seen_succeeded", sa.BigInteger(), nullable=False),
+        sa.Column("seen_failed", sa.BigInteger(), nullable=False),
+        sa.Column("seen_input", sa.BigInteger(), nullable=False),
+        sa.Column("seen_cached", sa.BigInteger(), nullable=False),
+        sa.Column("seen_output", sa.BigInteger(), nullable=False),
+        sa.Column("succeeded", sa.BigInteger(), nullable=False),
+        sa.Column("failed", sa.BigInteger(), nullable=False),
+        sa.Column("input_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("cached_input_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("output_tokens", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("account_id"),
+    )
+    op.create_table(
+        "usage_windows",
+        sa.Column("account_id", sa.String(length=128), nullable=False),
+        sa.Column("length", sa.Integer(), nullable=False),
+        sa.Column("used_percent", sa.Double(), nullable=False),
+        sa.Column("resets_at", sa.Double(), nullable=True),
+        sa.Column("told_at", sa.Double(), nullable=False),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("account_id", "length"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("usage_windows")
+    op.drop_table("usage_states")
+    op.drop_index(op.f("ix_usage_samples_recorded_at"), table_name="usage_samples")
+    op.drop_index(op.f("ix_usage_samples_account_id"), table_name="usage_samples")
+    op.drop_table("usage_samples")
+    op.drop_table("refresh_intents")
     op.drop_index(op.f("ix_account_changes_account_id"), table_name="account_changes")
     op.drop_table("account_changes")
     op.drop_index(op.f("ix_login_flows_status"), table_name="login_flows")

@@ -1,0 +1,103 @@
+"""Refreshes credentials that are due: before they expire, when they are old, and at once after a rejection."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+from sqlmodel import select
+
+from control_api.accounts.models import Account
+from control_api.database import Database
+from control_api.errors import Conflict, DatabaseError, NotFound, RefreshError
+from control_api.refresh.schedule import is_due
+from control_api.refresh.service import RefreshService
+
+log = structlog.get_logger(__name__)
+LOOK_EVERY = 5.0
+BACKOFF_FIRST = 2.0
+BACKOFF_MAX = 3_600.0
+
+
+class RefreshWorker:
+    """Looks for due credentials, every few seconds and whenever it is woken."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        refresh: RefreshService,
+        now: Callable[[], float] = time.time,
+        source: random.Random | None = None,
+    ) -> None:
+        self._database = database
+        self._refresh = refresh
+        self._now = now
+        self._random = source or random.Random()  # noqa: S311 (jitter, not secrets)
+        self._woken = asyncio.Event()
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._backoff: dict[str, tuple[str, int, float]] = {}
+
+    def wake(self) -> None:
+        """Makes the worker look now: a credential was rejected."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Works until cancelled; first it deals with what a crash has interrupted."""
+        try:
+            await self._recover()
+            while True:
+                await self._look()
+                try:
+                    async with asyncio.timeout(LOOK_EVERY):
+                        await self._woken.wait()
+                except TimeoutError:
+                    pass
+                self._woken.clear()
+        finally:
+            for task in self._running.values():
+                task.cancel()
+
+    async def _recover(self) -> None:
+        try:
+            await self._refresh.recover()
+        except DatabaseError as error:
+            log.warning("interrupted exchanges could not be read", reason=str(error))
+
+    async def _look(self) -> None:
+        try:
+            async with self._database.read() as session:
+                accounts = (await session.exec(select(Account))).all()
+        except DatabaseError as error:
+            log.warning("due credentials could not be read", reason=str(error))
+            return
+        now = self._now()
+        for account in accounts:
+            if account.id not in self._running and is_due(account, now) and not self._waits(account, now):
+                task = asyncio.create_task(self._one(account), name=f"due {account.id}")
+                self._running[account.id] = task
+                task.add_done_callback(partial(self._ended, account.id))
+
+    async def _one(self, account: Account) -> None:
+        rejected = account.rejected_version == account.credential_version
+        try:
+            await self._refresh.refresh(account.id, reason="rejected" if rejected else "due")
+        except (RefreshError, Conflict, NotFound, DatabaseError):
+            self._back_off(account)  # the service has logged why
+        else:
+            self._backoff.pop(account.id, None)
+
+    def _ended(self, account_id: str, _task: "asyncio.Task[None]") -> None:
+        self._running.pop(account_id, None)
+
+    def _waits(self, account: Account, now: float) -> bool:
+        fingerprint, _, until = self._backoff.get(account.id, ("", 0, 0.0))
+        return fingerprint == account.refresh_token_sha256 and now < until
+
+    def _back_off(self, account: Account) -> None:
+        fingerprint, tries, _ = self._backoff.get(account.id, ("", 0, 0.0))
+        tries = tries + 1 if fingerprint == account.refresh_token_sha256 else 1
+        delay = min(BACKOFF_MAX, BACKOFF_FIRST * 2.0 ** min(tries - 1, 12)) * self._random.uniform(0.8, 1.2)
+        self._backoff[account.id] = (account.refresh_token_sha256, tries, self._now() + delay)
