@@ -5,7 +5,6 @@ However the bytes are cut, the same events come out. It looks no deeper than it 
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,11 +95,6 @@ def type_of(data: bytes | str) -> str:
         return first[1].decode("ascii")
     kind = json_object(raw).get("type")
     return kind if isinstance(kind, str) else ""
-
-
-def encode_event(document: Mapping[str, Any]) -> bytes:
-    """Returns a JSON object as one event named for its `type`."""
-    return b"event: %b\ndata: %b\n\n" % (str(document["type"]).encode(), orjson.dumps(document))
 
 
 def _event_in(block: bytes) -> SseEvent | None:

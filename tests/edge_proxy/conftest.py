@@ -1,5 +1,6 @@
 """Fixtures: an upstream that does as told, accounts at it, and an edge in front of it."""
 
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -27,3 +28,12 @@ def admission(upstream: ScriptedUpstream) -> MemoryAdmission:
 async def edge(admission: MemoryAdmission) -> AsyncIterator[RunningEdge]:
     async with running_edge(admission) as running:
         yield running
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
