@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
@@ -55,7 +55,20 @@ class RpcStatus:
         return f"{self.reason or self.code.name}: {self.message}"
 
 
-async def ended_with(call: grpc.aio.Call) -> RpcStatus:
+class EndedCall(Protocol):
+    """A call that can say why it has ended."""
+
+    async def code(self) -> grpc.StatusCode:
+        """Returns its status."""
+
+    async def details(self) -> str | None:
+        """Returns the message of its status."""
+
+    async def trailing_metadata(self) -> Iterable[Any] | None:
+        """Returns the metadata that came with it."""
+
+
+async def ended_with(call: EndedCall) -> RpcStatus:
     """Returns why a call has ended. Call it only once the call is done or has been cancelled."""
     return _status(await call.code(), await call.details(), await call.trailing_metadata())
 

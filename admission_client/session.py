@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import grpc
 import grpc.aio
@@ -22,14 +23,28 @@ from admission.v1.admission_service_pb2_grpc import AdmissionServiceStub
 from admission_client.errors import AdmissionUnavailable
 from admission_client.holder import Claim, Holder, new_session_id, nobody_waits
 from admission_client.lease import AccountNeeds, AccountReport, Grant, GrantedAccount
-from admission_client.rpc import RpcStatus, ended_with, open_channel, reconnect_delay, role_metadata
+from admission_client.rpc import EndedCall, RpcStatus, ended_with, open_channel, reconnect_delay, role_metadata
 
 log = structlog.get_logger(__name__)
 
 SUPERSEDED = "SESSION_SUPERSEDED"
 """`ErrorInfo.reason` of a stream that ends because another process has taken over the instance name."""
 
-Stream = grpc.aio.StreamStreamCall[session_pb.SessionRequest, session_pb.SessionResponse]
+
+class Stream(EndedCall, Protocol):
+    """What we need of a stream's client end; `grpc.aio` gives the real one, the network simulation its own."""
+
+    async def read(self) -> object:
+        """Returns the next message, or `grpc.aio.EOF`."""
+
+    async def write(self, request: session_pb.SessionRequest, /) -> None:
+        """Returns once the message is on its way."""
+
+    async def done_writing(self) -> None:
+        """Says that no message will follow."""
+
+
+OpenStream = Callable[[], AbstractAsyncContextManager[Stream]]
 
 
 class AdmissionClient:
@@ -48,6 +63,7 @@ class AdmissionClient:
         unavailable_wait: How long an acquire waits for a server that is away.
         max_unavailable_waiters: How many may wait so at once.
         connect_timeout: How long dialling and the server's welcome may take.
+        open_stream: Opens a stream that ends with its block; None for gRPC.
     """
 
     def __init__(
@@ -62,6 +78,7 @@ class AdmissionClient:
         unavailable_wait: float = 5.0,
         max_unavailable_waiters: int = 1000,
         connect_timeout: float = 5.0,
+        open_stream: OpenStream | None = None,
     ) -> None:
         self._target = target
         self._metadata = role_metadata(token)
@@ -69,6 +86,7 @@ class AdmissionClient:
         self._clock = clock
         self._random = source or random.Random()  # noqa: S311 (jitter and names, not secrets)
         self._connect_timeout = connect_timeout
+        self._open_stream = open_stream or self._open_grpc_stream
         self._holder = Holder(
             instance=instance,
             session_id=new_session_id(self._random),
@@ -183,25 +201,31 @@ class AdmissionClient:
 
     async def _open_and_follow(self) -> bool:
         """Lives one stream from hello to its end. Returns whether the server had welcomed it."""
-        channel = open_channel(self._target, self._credentials)
-        stream: Stream = AdmissionServiceStub(channel).Session(metadata=self._metadata)
         welcomed = False
+        async with self._open_stream() as stream:
+            try:
+                async with asyncio.timeout(self._connect_timeout):
+                    await stream.write(self._holder.hello())
+                    welcomed = await self._receive(stream)
+                if welcomed:
+                    log.info("admission session connected", target=self._target, epoch=self._holder.epoch)
+                    await self._follow(stream)
+                self._note_end(await ended_with(stream), welcomed=welcomed)
+            except TimeoutError:
+                log.warning("admission server is silent", target=self._target, was_welcomed=welcomed)
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                self._note_end(await ended_with(stream), welcomed=welcomed)
+        return welcomed
+
+    @contextlib.asynccontextmanager
+    async def _open_grpc_stream(self) -> AsyncIterator[Stream]:
+        channel = open_channel(self._target, self._credentials)
+        stream = AdmissionServiceStub(channel).Session(metadata=self._metadata)
         try:
-            async with asyncio.timeout(self._connect_timeout):
-                await stream.write(self._holder.hello())
-                welcomed = await self._receive(stream)
-            if welcomed:
-                log.info("admission session connected", target=self._target, epoch=self._holder.epoch)
-                await self._follow(stream)
-            self._note_end(await ended_with(stream), welcomed=welcomed)
-        except TimeoutError:
-            log.warning("admission server is silent", target=self._target, was_welcomed=welcomed)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            self._note_end(await ended_with(stream), welcomed=welcomed)
+            yield stream
         finally:
             stream.cancel()
             await channel.close(None)
-        return welcomed
 
     async def _follow(self, stream: Stream) -> None:
         writer = asyncio.create_task(self._write(stream))
