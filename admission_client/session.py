@@ -20,7 +20,7 @@ import structlog
 from admission.v1 import admission_service_pb2 as session_pb
 from admission.v1.admission_service_pb2_grpc import AdmissionServiceStub
 
-from admission_client.errors import AdmissionUnavailable
+from admission_client.errors import AdmissionError, AdmissionUnavailable
 from admission_client.holder import Claim, Holder, new_session_id, nobody_waits
 from admission_client.lease import AccountNeeds, AccountReport, Grant, GrantedAccount
 from admission_client.rpc import EndedCall, RpcStatus, ended_with, open_channel, reconnect_delay, role_metadata
@@ -152,6 +152,11 @@ class AdmissionClient:
     def connected(self) -> bool:
         """Whether there is a session now."""
         return self._holder.connected
+
+    @property
+    def ended(self) -> AdmissionError | None:
+        """Why this client is over for good (closed, superseded), or None while it is not."""
+        return self._holder.ended
 
     @property
     def session_id(self) -> str:

@@ -10,7 +10,9 @@ import pytest
 from admission_client.errors import AcquireRejected, Denied
 from admission_client.lease import AccountKind, AccountNeeds, Admission, DenialReason, GrantedAccount
 from admission_client.memory import MemoryAdmission
-from admission_client.policy import ResourceSettings
+from admission_client.policy import AccountPolicy, KeyPolicy, Policy, ResourceSettings
+from admission_client.session import AdmissionClient
+from tests.admission_client.real_server import running_server
 from tests.admission_client.scripted_server import eventually
 
 KEY = b"k" * 32
@@ -50,7 +52,36 @@ async def memory_subject() -> AsyncIterator[Subject]:
     )
 
 
-@pytest.fixture(params=[memory_subject], ids=["memory"])
+@asynccontextmanager
+async def server_subject() -> AsyncIterator[Subject]:
+    policy = Policy(
+        resources=SETTINGS,
+        accounts=tuple(
+            AccountPolicy(
+                account_id=account.account_id,
+                kind=account.kind,
+                base_url=account.base_url,
+                access_token=account.access_token,
+                credential_version=account.credential_version,
+            )
+            for account in ACCOUNTS
+        ),
+        keys=(KeyPolicy(key_id="key_1", key_sha256=KEY),),
+    )
+    async with (
+        running_server() as server,
+        server.controlled_by(policy),
+        AdmissionClient(server.target, server.edge_token, "edge-1") as client,
+    ):
+        await client.wait_until_ready(5)
+        yield Subject(
+            admission=client,
+            held=server.held,
+            waiting=lambda: server.waiting,
+        )
+
+
+@pytest.fixture(params=[memory_subject, server_subject], ids=["memory", "server"])
 async def subject(request):
     async with request.param() as subject:
         yield subject
