@@ -1,0 +1,957 @@
+"""Every rule about granting a seat and taking it back lives here. Nothing here waits, and nothing here does IO.
+
+The rules, in the order in which an acquire meets them:
+
+1. One request id, one answer: a repeated acquire is answered as before; one that was released before it came is denied.
+2. While holders of before a restart are missing, and before the first policy, acquires are put aside for a few seconds.
+3. All seats of an acquire are granted together or none is. A seat is granted only while `held + 1 <= limit`.
+4. Who finds no room waits for the first resource, in request order, that has none; for "accounts/-/…" when no eligible
+   account has room for all of them. Waiting ends when that resource's `max_wait`, counted from arrival, is over.
+5. A seat that comes back goes to those who wait for it, fairest first (`queueing`), before anybody new can ask.
+6. A session that is silent for TTL + grace ends, and everything it held comes back at once. There is no other deadline.
+7. What a holder still runs after a lapse or a restart is taken back into the books even above a limit (overdraft);
+   nothing new is granted until it is gone.
+
+The clock is passed in. Time during which the process was paused does not count: `tick` notices such gaps. What should
+happen next is left in mailboxes (`take_mail`) and in `take_events`; the caller delivers it.
+"""
+
+import heapq
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from admission_server.accounts import NEVER, NOTHING, Account, Report, Verdict
+from admission_server.catalogue import BadName, Catalogue, Change, Key, Part, Shape
+from admission_server.decisions import (
+    Acquire,
+    Denied,
+    EndReason,
+    Failed,
+    Heartbeat,
+    HeldLease,
+    HeldList,
+    Reason,
+)
+from admission_server.policy import KEY_FAMILY, PolicyDelta, PolicySnapshot
+from admission_server.queueing import FairQueue, spread
+from admission_server.resources import Family, Granted, Holdings, Kind, Lease, Resource
+from admission_server.selection import NO_NEEDS, Pick, Pool, Unservable
+from admission_server.sessions import Buckets, Session, Withdrawn
+
+BUCKET = 0.25
+PAUSE = 1.0
+"""A gap between two ticks longer than this is a pause of the process: nobody could have been heard in it."""
+OVERHELD_EVERY = 1.0
+REMEMBERED_SESSIONS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """The numbers that sessions live by, and the bounds on what holders can make grow."""
+
+    ttl: float = 15.0
+    grace: float = 2.0
+    heartbeat: float = 5.0
+    park: float = 5.0
+    """Longest that an acquire is put aside while the server cannot decide yet."""
+    sessions: int = 5_000
+    session_leases: int = 10_000
+    session_waiters: int = 2_000
+    waiters: int = 20_000
+    flow_waiters: int = 500
+    """Most acquires of one flow that wait for one resource."""
+
+
+class SessionRefused(Exception):
+    """A session cannot be opened: it was superseded (`reason`), there are too many (`full`), or its role is another."""
+
+    def __init__(self, message: str, *, reason: EndReason | None = None, full: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.full = full
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A session was opened or resumed."""
+
+    session: Session
+    resumed: bool
+    dropped: tuple[int, ...] = ()
+    """Leases of the holder's list that are not its leases any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded:
+    """Event: a session is over."""
+
+    session: Session
+    reason: EndReason
+    reclaimed: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReclaimed:
+    """Event: a lease ended although its session lives: leaked or overheld."""
+
+    lease: Lease
+    reason: EndReason
+    held_for: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Event: an acquire was denied."""
+
+    session: Session
+    denied: Denied
+
+
+@dataclass(frozen=True, slots=True)
+class Resynced:
+    """Event: the books of both sides differed and were compared in full."""
+
+    session: Session
+    leaked: int
+    adopted: int
+    dropped: int
+
+
+Event = SessionEnded | LeaseReclaimed | Refused | Resynced
+
+
+class Waiter:
+    """An acquire that has no answer yet: where it waits (`at`, None when it is put aside), and until when."""
+
+    __slots__ = ("acquire", "arrived", "at", "deadline", "flow", "key", "queue", "seq", "session", "shape")
+
+    def __init__(self, seq: int, session: Session, acquire: Acquire, arrived: float) -> None:
+        self.seq = seq
+        self.session = session
+        self.acquire = acquire
+        self.arrived = arrived
+        self.deadline = NEVER
+        self.flow = ""
+        self.key: Key | None = None
+        self.shape = Shape()
+        self.at: Resource | Pool | None = None
+        self.queue: FairQueue[Waiter] | None = None
+
+
+Blocker = Resource | Pool | Unservable
+"""What stands in the way of an acquire."""
+
+
+class Ledger:
+    """Sessions, the seats they hold, and the acquires that wait."""
+
+    def __init__(
+        self,
+        *,
+        epoch: int,
+        clock: Callable[[], float],
+        random: Random,
+        terms: Terms,
+        remembered: Mapping[str, str] | None = None,
+    ) -> None:
+        """`remembered` are the sessions that were open before a restart, with their instances."""
+        self.epoch = epoch
+        self.terms = terms
+        self.sessions: dict[str, Session] = {}
+        self.started_at = self._last_tick = self._overheld_at = clock()
+        self.catalogue = Catalogue(random=random)
+        self.recovering: dict[str, str] = dict(remembered or {})
+        self.recovered_by = self.started_at + terms.ttl + terms.grace
+        self.draining = False
+        self.overloaded = False
+        self.mismatches = 0
+        self.adopted = 0
+        self.reclaimed: dict[EndReason, int] = {}
+        self.ended: dict[EndReason, int] = {}
+        self._clock = clock
+        self._paused_for = 0.0
+        self._random = random
+        self._last_id = epoch << 40
+        self._arrivals = 0
+        self._instances: dict[str, Session] = {}
+        self._lapsed: OrderedDict[str, None] = OrderedDict()
+        self._superseded: OrderedDict[str, None] = OrderedDict()
+        self._buckets = Buckets(width=BUCKET)
+        self._waiters = 0
+        self._deadlines: list[tuple[float, int, Waiter]] = []
+        self._parked: FairQueue[Waiter] = Holdings().queue()
+        self._mail: list[Session] = []
+        self._events: list[Event] = []
+
+    # --- what happened and is to be delivered ------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Returns the time as deadlines count it: without the time in which this process was paused."""
+        return self._clock() - self._paused_for
+
+    def take_mail(self) -> list[Session]:
+        """Returns the sessions that got mail since the last call; `Session.take_mail` empties a mailbox."""
+        mail, self._mail = self._mail, []
+        return mail
+
+    def take_events(self) -> list[Event]:
+        """Returns what happened since the last call, for logs and for closing streams."""
+        events, self._events = self._events, []
+        return events
+
+    @property
+    def waiting(self) -> int:
+        """How many acquires have no answer yet."""
+        return self._waiters
+
+    # --- sessions ----------------------------------------------------------------------------------------------------
+
+    def open(
+        self, session_id: str, *, instance: str, role: str, held: HeldList | None = None, unary: bool = False
+    ) -> Opened:
+        """Opens a session, or resumes it on a new stream. Raises `SessionRefused`.
+
+        A known instance with a new session id ends its old session at once. Leases of `held` are taken back into the
+        books only when the session was known before a restart or has lapsed; otherwise they are dropped.
+        """
+        now = self.now()
+        if session_id in self._superseded:
+            raise SessionRefused("a newer session of this instance exists", reason=EndReason.SUPERSEDED)
+        session = self.sessions.get(session_id)
+        if session is not None:
+            if (session.instance, session.role) != (instance, role):
+                raise SessionRefused("this session belongs to another instance or role")
+            self.renew(session)
+            seen = held.seen if held is not None else session.seen
+            dropped = self._resync(session, held, now) if held is not None else ()
+            session.resend_after(seen)
+            self._post(session)
+            return Opened(session=session, resumed=True, dropped=dropped)
+        self._supersede(instance)
+        if len(self.sessions) >= self.terms.sessions:
+            raise SessionRefused(f"there are {len(self.sessions)} sessions already", full=True)
+        session = self.sessions[session_id] = Session(session_id, instance, role, now)
+        session.unary = unary
+        self._instances[instance] = session
+        self.renew(session)
+        may_claim = session_id in self.recovering or session_id in self._lapsed
+        self._lapsed.pop(session_id, None)
+        dropped = self._resync(session, held, now, may_claim=may_claim) if held is not None else ()
+        self._back(session_id)
+        return Opened(session=session, resumed=False, dropped=dropped)
+
+    def renew(self, session: Session) -> None:
+        """Notes that a session was heard of."""
+        self._buckets.put(session, self.now() + self.terms.ttl + self.terms.grace)
+
+    def heartbeat(self, session: Session, heartbeat: Heartbeat) -> tuple[int, ...]:
+        """Renews a session and compares books. Returns the leases of a complete list that are not the holder's.
+
+        It costs the same however many leases there are; the first difference asks for the complete list.
+        """
+        self.renew(session)
+        if heartbeat.held is not None:
+            return self._resync(session, heartbeat.held, self.now())
+        session.acknowledge(heartbeat.seen)
+        if not session.agrees(count=heartbeat.lease_count, digest=heartbeat.lease_digest):
+            self.mismatches += 1
+            session.send_held = True
+            self._post(session)
+        return ()
+
+    def heartbeat_by_list(self, session: Session, lease_ids: Sequence[int]) -> list[tuple[int, EndReason]]:
+        """Renews a session of unary calls. What it does not name, although it was granted before its last heartbeat, is
+        taken back. Returns what ended without its doing, and what it named and does not hold.
+        """
+        self.renew(session)
+        now = self.now()
+        named = set(lease_ids)
+        for lease in [lease for i, lease in session.leases.items() if i not in named and lease.grant.confirmed]:
+            self._reclaim(lease, EndReason.LEAKED, now, holder_counts_it=False)
+        mail = session.take_mail()
+        ended = dict(mail.ended)
+        for lease_id in named - session.leases.keys():
+            ended.setdefault(lease_id, EndReason.RELEASED)
+        session.acknowledge(session.number)
+        return list(ended.items())
+
+    def close(self, session: Session) -> int:
+        """Ends a session in order. Returns how many leases ended with it."""
+        return self._end_session(session, EndReason.RELEASED)
+
+    def forget(self, session_id: str) -> int | None:
+        """Ends a session by hand, also one that is missing since a restart. Returns how many leases ended, None for a
+        session that is unknown. Its holder may come back and claim what it still runs, as after a lapse.
+        """
+        session = self.sessions.get(session_id)
+        if session is not None:
+            return self._end_session(session, EndReason.FORGOTTEN)
+        if session_id not in self.recovering:
+            return None
+        _remember(self._lapsed, session_id)
+        self._back(session_id)
+        return 0
+
+    # --- acquire and release -----------------------------------------------------------------------------------------
+
+    def acquire(self, session: Session, acquire: Acquire) -> None:
+        """Decides an acquire, or lets it wait. The answer comes by the session's mailbox."""
+        known = session.requests.get(acquire.request_id)
+        if known is not None:
+            self._answer_again(session, acquire, known)
+            return
+        now = self.now()
+        if self.overloaded or self.draining or session.over or self.recovering or not self.catalogue.version:
+            self._refuse_or_park(session, acquire, now)
+            return
+        waiter = Waiter(0, session, acquire, now)
+        if self._resolve(waiter, now):
+            outcome = self._attempt(waiter, now)
+            if not isinstance(outcome, Granted):
+                self._wait_or_deny(waiter, outcome, now)
+
+    def refuse(self, session: Session, failed: Failed) -> None:
+        """Answers an acquire that could not even be read."""
+        self._post(session, failed)
+
+    def release(self, session: Session, lease_ids: Iterable[int] = (), request_id: str = "") -> int:
+        """Gives seats back, by lease or all of an acquire. Returns how many leases ended.
+
+        What is unknown or released already is fine. A request that is unknown is remembered: its acquire is on its way.
+        """
+        now = self.now()
+        ended = 0
+        for lease_id in lease_ids:
+            lease = session.leases.get(lease_id)
+            if lease is None:
+                session.departures.pop(lease_id, None)
+                continue
+            self._end_lease(lease, now, holder_counts_it=False)
+            self._wake(lease.resource, now)
+            ended += 1
+        if request_id:
+            ended += self._withdraw(session, request_id, now)
+        return ended
+
+    def report(self, report: Report) -> Verdict:
+        """Applies what a holder has seen of an account, at once. Returns what the controller should be told."""
+        selector = self.catalogue.selector
+        account = selector.accounts.get(report.account_id)
+        if account is None:
+            return NOTHING
+        now = self.now()
+        if report.owned_keys:
+            key = self.catalogue.key(report.key_sha256) if report.key_sha256 else None
+            if key is not None or not report.key_sha256:
+                selector.own(key.key_id if key else "", report.owned_keys, account.account_id, now)
+        verdict = account.apply(report, now)
+        if account.serving != (account.standing(now)[0].value == "serving") or verdict.concerns_status:
+            self._account_changed(account, now)
+        return verdict
+
+    # --- policy and time ---------------------------------------------------------------------------------------------
+
+    def apply_snapshot(self, snapshot: PolicySnapshot, *, acknowledged: Iterable[str] = ()) -> None:
+        """Replaces the policy as a whole. Raises `PolicyError`, and then nothing has changed."""
+        now = self.now()
+        self._after_policy(self.catalogue.apply_snapshot(snapshot, now, acknowledged=acknowledged), now)
+
+    def apply_delta(self, delta: PolicyDelta, *, acknowledged: Iterable[str] = ()) -> None:
+        """Changes the policy as a whole. Raises `PolicyError`, and then nothing has changed."""
+        now = self.now()
+        self._after_policy(self.catalogue.apply_delta(delta, now, acknowledged=acknowledged), now)
+
+    def tick(self) -> None:
+        """Does what time does: call it several times a second, after pending messages were read where that is known."""
+        clock = self._clock()
+        gap = clock - self._last_tick
+        self._last_tick = clock
+        if gap > PAUSE:
+            self._paused_for += gap
+        now = self.now()
+        for account in self.catalogue.selector.due(now):
+            self._wake_account(account, now)
+        while self._deadlines and self._deadlines[0][0] <= now:
+            self._time_out(*heapq.heappop(self._deadlines), now)
+        for session in self._buckets.due(now):
+            self._end_session(session, EndReason.EXPIRED)
+        if now >= self._overheld_at:
+            self._overheld_at = now + OVERHELD_EVERY
+            self._end_overheld(now)
+        if self.recovering and now >= self.recovered_by:
+            for session_id in list(self.recovering):
+                _remember(self._lapsed, session_id)
+                self._back(session_id)
+
+    def drain(self) -> None:
+        """Answers everybody who waits, and whoever asks from now on, that the server is stopping."""
+        self.draining = True
+        for session in self.sessions.values():
+            for waiter in list(session.waiting.values()):
+                self._deny(waiter, Reason.DRAINING, self.now())
+
+    # --- deciding ----------------------------------------------------------------------------------------------------
+
+    def _answer_again(self, session: Session, acquire: Acquire, known: "Granted | Denied | Waiter | Withdrawn") -> None:
+        if type(known) is Withdrawn:
+            self._post(session, Denied(request_id=acquire.request_id, reason=Reason.WITHDRAWN))
+        elif type(known) is not Waiter:
+            self._post(session, known)  # type: ignore[arg-type]  # what is left is an answer
+
+    def _refuse_or_park(self, session: Session, acquire: Acquire, now: float) -> None:
+        waiter = Waiter(0, session, acquire, now)
+        if session.over:
+            self._deny(waiter, Reason.SESSION_STALE, now)
+        elif self.draining:
+            self._deny(waiter, Reason.DRAINING, now)
+        elif self.overloaded:
+            self._deny(waiter, Reason.SERVER_OVERLOADED, now)
+        else:
+            self._enqueue(waiter, self._parked, None, min(now + self.terms.park, self._undecided_until(now)), now)
+
+    def _undecided_until(self, now: float) -> float:
+        # Before the first policy, a controller that starts together with us is given the time that holders are.
+        return self.recovered_by if self.recovering or now < self.recovered_by else now
+
+    def _resolve(self, waiter: Waiter, now: float) -> bool:
+        """Looks up who competes for what. Answers the acquire, and returns False, when it cannot be granted ever."""
+        acquire, session = waiter.acquire, waiter.session
+        key = None
+        if acquire.key_sha256:
+            key = self.catalogue.key(acquire.key_sha256)
+            if key is None:
+                return self._deny(waiter, Reason.KEY_UNKNOWN, now)
+            if key.expires_at is not None and now >= key.expires_at:
+                return self._deny(waiter, Reason.KEY_EXPIRED, now)
+            if (
+                key.models
+                and acquire.needs is not None
+                and acquire.needs.model
+                and acquire.needs.model not in key.models
+            ):
+                return self._deny(waiter, Reason.MODEL_NOT_ALLOWED, now)
+            waiter.flow = key.flow
+        elif acquire.peer:
+            waiter.flow = f"peer:{acquire.peer}"
+        else:
+            waiter.flow = f"self:{session.instance}"
+        waiter.key = key
+        try:
+            waiter.shape = shape = self.catalogue.shape(acquire.resources)
+        except BadName as error:
+            return self._fail(waiter, error.index, str(error))
+        if key is None and KEY_FAMILY in acquire.resources:
+            return self._fail(waiter, acquire.resources.index(KEY_FAMILY), "needs a key_sha256")
+        if len(session.leases) + len(shape.parts) > self.terms.session_leases:
+            return self._deny(waiter, Reason.SESSION_FULL, now)
+        return True
+
+    def _attempt(self, waiter: Waiter, now: float) -> Granted | Blocker:
+        """Grants all seats, or returns the first thing, in request order, that stands in the way."""
+        shape, acquire = waiter.shape, waiter.acquire
+        if shape.fixed is not None:
+            blocker = self._first_full(shape.fixed, waiter)
+            return blocker or self._grant(waiter, shape.fixed, None, now)
+        key = waiter.key
+        own = key.resources if key is not None else {}
+        before = _filled_in(shape.before, own)
+        blocker = self._first_full(before, waiter)
+        if blocker is not None or not shape.families:
+            return blocker or self._grant(waiter, before, None, now)
+        selector = self.catalogue.selector
+        needs = acquire.needs or NO_NEEDS
+        choice = selector.choose(needs, key, shape.families, now)
+        if not isinstance(choice, Pick):
+            return choice
+        blocker = self._first_full(_filled_in(shape.after, own), waiter) if shape.after else None
+        if blocker is not None:
+            return blocker
+        granted = self._grant(waiter, _filled_in(shape.parts, own | choice.account.resources), choice, now)
+        selector.served(choice, needs, key, now)
+        return granted
+
+    def _first_full(self, resources: Sequence[Resource], waiter: Waiter) -> Resource | Unservable | None:
+        for resource in resources:
+            held = len(resource.leases)
+            ordinary, reattaching = resource.ceilings
+            if held >= ordinary and (held >= reattaching or not _reattaches(waiter)):
+                return resource
+            if held >= resource.fair_from and resource.exceeds_share(waiter.flow):
+                return Unservable(Reason.FAIR_SHARE, at=resource)
+        return None
+
+    def _grant(self, waiter: Waiter, resources: Sequence[Resource], choice: Pick | None, now: float) -> Granted:
+        session, acquire = waiter.session, waiter.acquire
+        granted = Granted(acquire.request_id, waiter.flow, now)
+        if waiter.key is not None:
+            granted.key_id = waiter.key.key_id
+        if choice is not None:
+            granted.account = choice.account
+            granted.credential = choice.account.credential
+            granted.owner_moved = choice.owner_moved
+        for resource in resources:
+            self._last_id += 1
+            self._seat(Lease(self._last_id, resource, session, granted))
+            resource.family.granted += 1
+        if choice is not None:
+            granted.streams_held = len(next(iter(choice.account.resources.values())).leases)
+        if waiter.queue is None:
+            resources[0].family.waits.counts[0] += 1
+        else:
+            resources[0].family.waits.observe(now - waiter.arrived)
+            self._leave(waiter)
+        session.requests[acquire.request_id] = granted
+        self._post(session, granted)
+        return granted
+
+    def _seat(self, lease: Lease) -> None:
+        resource = lease.resource
+        lease.grant.leases.append(lease)
+        lease.grant.open_leases += 1
+        resource.leases[lease.lease_id] = lease
+        resource.holdings.add(lease)
+        lease.session.leases[lease.lease_id] = lease
+        if resource.account is not None:
+            for pool in resource.account.pools:
+                pool.stale.add(resource.account)
+
+    # --- waiting -----------------------------------------------------------------------------------------------------
+
+    def _wait_or_deny(self, waiter: Waiter, blocker: Blocker, now: float) -> None:
+        """Puts an acquire where it waits (or leaves it there), or denies it when its time is over."""
+        at = blocker.at if isinstance(blocker, Unservable) else blocker
+        deadline = waiter.arrived + self._patience(waiter, blocker)
+        paused = isinstance(at, Resource) and at.settings.paused
+        if (
+            at is None
+            or paused
+            or deadline <= now
+            or (isinstance(blocker, Unservable) and blocker.changes_at > deadline)
+        ):
+            self._deny_blocked(waiter, blocker, now)
+            return
+        queue = at.queue if isinstance(at, Pool) else at.queues[_reattaches(waiter)]
+        if waiter.queue is None or waiter.at is None:
+            limit = self._queue_limit(at)
+            if len(queue) >= limit or queue.waiting_of(waiter.flow) >= self.terms.flow_waiters:
+                self._deny(waiter, Reason.QUEUE_FULL, now, at=at)
+                return
+        if queue is not waiter.queue or deadline != waiter.deadline:
+            self._enqueue(waiter, queue, at, deadline, now)
+
+    def _patience(self, waiter: Waiter, blocker: Blocker) -> float:
+        at = blocker.at if isinstance(blocker, Unservable) else blocker
+        if isinstance(at, Pool):
+            patience = at.blocking_family().defaults.max_wait
+        else:
+            patience = at.max_wait if at is not None else 0.0
+        most = waiter.acquire.max_wait
+        return patience if most is None else min(patience, most)
+
+    def _queue_limit(self, at: Resource | Pool) -> int:
+        if isinstance(at, Resource):
+            return at.queue_limit
+        return at.blocking_family().queue_limit
+
+    def _enqueue(
+        self, waiter: Waiter, queue: "FairQueue[Waiter]", at: Resource | Pool | None, deadline: float, now: float
+    ) -> None:
+        session = waiter.session
+        if waiter.queue is None:
+            if self._waiters >= self.terms.waiters:
+                self._deny(waiter, Reason.QUEUE_FULL, now, at=at)
+                return
+            if len(session.waiting) >= self.terms.session_waiters:
+                self._deny(waiter, Reason.SESSION_FULL, now)
+                return
+            self._arrivals += 1
+            waiter.seq = self._arrivals
+            self._waiters += 1
+            session.waiting[waiter.acquire.request_id] = waiter
+            session.requests[waiter.acquire.request_id] = waiter
+            queue.add(waiter)
+        elif waiter.queue is not queue:
+            waiter.queue.remove(waiter)
+            queue.add(waiter)
+        waiter.queue, waiter.at, waiter.deadline = queue, at, deadline
+        heapq.heappush(self._deadlines, (deadline, waiter.seq, waiter))
+        if len(self._deadlines) > 2 * self._waiters + 1_000:
+            self._deadlines = [entry for entry in self._deadlines if entry[2].deadline == entry[0] and entry[2].queue]
+            heapq.heapify(self._deadlines)
+
+    def _leave(self, waiter: Waiter) -> None:
+        if waiter.queue is not None:
+            waiter.queue.remove(waiter)
+            waiter.queue = None
+            self._waiters -= 1
+            del waiter.session.waiting[waiter.acquire.request_id]
+
+    def _fail(self, waiter: Waiter, index: int, message: str) -> bool:
+        self._forget_waiter(waiter)
+        failed = Failed(request_id=waiter.acquire.request_id, field=f"resources[{index}]", message=message)
+        self._post(waiter.session, failed)
+        return False
+
+    def _forget_waiter(self, waiter: Waiter) -> None:
+        self._leave(waiter)
+        if waiter.session.requests.get(waiter.acquire.request_id) is waiter:
+            del waiter.session.requests[waiter.acquire.request_id]
+
+    def _wake(self, resource: Resource, now: float) -> None:
+        """A seat of a resource is free: serves those who wait for it."""
+        account = resource.account
+        if not resource.holdings.contested and (account is None or not any(pool.queue for pool in account.pools)):
+            return
+        places = [(queue, _door(resource, reattach)) for reattach, queue in enumerate(resource.queues) if queue]
+        if account is not None:
+            places += [(pool.queue, pool.is_open) for pool in account.pools if pool.queue]
+        self._serve(places, now)
+
+    def _wake_account(self, account: Account, now: float) -> None:
+        """An account has changed: looks again at everybody who waits for it, or for one of a pool it is in."""
+        queues = [queue for resource in account.resources.values() for queue in resource.queues]
+        queues += [pool.queue for pool in account.pools]
+        self._serve([(queue, _always) for queue in queues if queue], now)
+
+    def _serve(self, places: "list[tuple[FairQueue[Waiter], Callable[[], bool]]]", now: float) -> None:
+        """Grants to those in these queues, fairest first, until nobody in them can be served.
+
+        Who cannot be served although there is room (it avoids the account that has it) is passed over, not waited for.
+        """
+        passed: list[tuple[FairQueue[Waiter], Waiter]] = []
+        while True:
+            first: Waiter | None = None
+            rank = (0, 0)
+            for queue, is_open in places:
+                head = queue.head()
+                if head is not None and (first is None or queue.head_rank() < rank) and is_open():
+                    first, rank = head, queue.head_rank()
+            if first is None:
+                break
+            queue = first.queue  # type: ignore[assignment]  # who is at the head of a queue is in one
+            outcome = self._attempt(first, now)
+            if isinstance(outcome, Granted):
+                continue
+            self._wait_or_deny(first, outcome, now)
+            if first.queue is queue:
+                queue.remove(first)
+                passed.append((queue, first))
+        for queue, waiter in passed:
+            queue.add(waiter)
+
+    def _time_out(self, deadline: float, _seq: int, waiter: Waiter, now: float) -> None:
+        if waiter.queue is None or waiter.deadline != deadline:
+            return
+        if waiter.at is None:
+            self._deny(waiter, Reason.RECOVERING if self.recovering else Reason.POLICY_UNAVAILABLE, now)
+            return
+        outcome = self._attempt(waiter, now)
+        if not isinstance(outcome, Granted):
+            self._wait_or_deny(waiter, outcome, now)
+
+    def _withdraw(self, session: Session, request_id: str, now: float) -> int:
+        known = session.requests.get(request_id)
+        ended = 0
+        if type(known) is Waiter:
+            self._forget_waiter(known)
+        elif type(known) is Granted:
+            for lease in known.leases:
+                if not lease.ended:
+                    self._end_lease(lease, now, holder_counts_it=False)
+                    self._wake(lease.resource, now)
+                    ended += 1
+        if type(known) is not Withdrawn:
+            session.remember_withdrawal(request_id)
+        return ended
+
+    # --- denying -----------------------------------------------------------------------------------------------------
+
+    def _deny_blocked(self, waiter: Waiter, blocker: Blocker, now: float) -> None:
+        if isinstance(blocker, Unservable):
+            self._deny(waiter, blocker.reason, now, at=blocker.at, until=blocker.until)
+        elif isinstance(blocker, Pool):
+            self._deny(waiter, blocker.blocking_family().full_reason, now, at=blocker)
+        elif blocker.settings.paused:
+            self._deny(waiter, Reason.PAUSED, now, at=blocker)
+        else:
+            hard = blocker.family.kind is Kind.ACCOUNT and _is_hard(waiter)
+            self._deny(waiter, Reason.OWNER_BUSY if hard else blocker.family.full_reason, now, at=blocker)
+
+    def _deny(
+        self,
+        waiter: Waiter,
+        reason: Reason,
+        now: float,
+        *,
+        at: Resource | Pool | None = None,
+        until: float = NEVER,
+    ) -> bool:
+        """Answers no. Returns False, for those who return whether to go on."""
+        waited_ahead = waiter.queue is not None
+        self._leave(waiter)
+        denied = self._denied(waiter, reason, now, at=at, until=until)
+        session = waiter.session
+        session.remember_refusal(denied)
+        family = _family(at) or waiter.shape.first
+        if family is not None:
+            family.count_denial(reason)
+            if waited_ahead:
+                family.waits.observe(now - waiter.arrived)
+        self._post(session, denied)
+        self._events.append(Refused(session, denied))
+        return False
+
+    def _denied(
+        self, waiter: Waiter, reason: Reason, now: float, *, at: Resource | Pool | None, until: float
+    ) -> Denied:
+        name, limit, held, waiting = _figures(at)
+        retry_after: float | None = None
+        if until < NEVER:
+            retry_after = float(max(1, math.ceil(until - now)))
+        elif reason is Reason.RECOVERING:
+            retry_after = float(max(1, math.ceil(self.recovered_by - now)))
+        elif reason in _COMPUTED and at is not None:
+            retry_after = at.turnover.retry_after(waiting=waiting, limit=limit, now=now, random=self._random)
+            at.turnover.refused(now)
+        elif reason in _SOON:
+            retry_after = spread(_SOON[reason], self._random)
+        return Denied(
+            request_id=waiter.acquire.request_id,
+            reason=reason,
+            resource=name,
+            limit=limit,
+            held=held,
+            waiters=waiting,
+            retry_after=retry_after,
+        )
+
+    # --- ending ------------------------------------------------------------------------------------------------------
+
+    def _end_lease(self, lease: Lease, now: float, *, holder_counts_it: bool) -> None:
+        """Takes a lease out of all books. Whoever waits for its seat is to be woken by the caller."""
+        resource = lease.resource
+        lease.ended = True
+        del resource.leases[lease.lease_id]
+        resource.holdings.remove(lease)
+        lease.session.strike(lease, holder_counts_it=holder_counts_it)
+        resource.family.holds.observe(now - lease.grant.granted_at)
+        resource.turnover.released(now)
+        account = resource.account
+        if account is not None:
+            for pool in account.pools:
+                pool.stale.add(account)
+                if resource.family is pool.families[0]:
+                    pool.turnover.released(now)
+        elif not resource.leases and resource.settings.paused:
+            self.catalogue.forget_unused(resource)
+
+    def _reclaim(self, lease: Lease, reason: EndReason, now: float, *, holder_counts_it: bool) -> None:
+        self._end_lease(lease, now, holder_counts_it=holder_counts_it)
+        self.reclaimed[reason] = self.reclaimed.get(reason, 0) + 1
+        session = lease.session
+        session.ended.append((lease.lease_id, reason))
+        self._post(session)
+        self._events.append(LeaseReclaimed(lease, reason, now - lease.grant.granted_at))
+        self._wake(lease.resource, now)
+
+    def _end_overheld(self, now: float) -> None:
+        for resource in list(self.catalogue.resources.values()):
+            longest = resource.settings.max_hold
+            # Leases stand in the order in which they were granted: the first that may go on ends the search.
+            while longest and resource.leases:
+                oldest = next(iter(resource.leases.values()))
+                if now - oldest.grant.granted_at <= longest:
+                    break
+                self._reclaim(oldest, EndReason.OVERHELD, now, holder_counts_it=True)
+
+    def _end_session(self, session: Session, reason: EndReason) -> int:
+        now = self.now()
+        session.over = reason
+        self._buckets.remove(session)
+        del self.sessions[session.session_id]
+        if self._instances.get(session.instance) is session:
+            del self._instances[session.instance]
+        if reason is EndReason.SUPERSEDED:
+            _remember(self._superseded, session.session_id)
+        elif reason is not EndReason.RELEASED:
+            _remember(self._lapsed, session.session_id)
+        for waiter in list(session.waiting.values()):
+            self._deny(waiter, Reason.SESSION_STALE, now)
+        leases = list(session.leases.values())
+        for lease in leases:
+            self._end_lease(lease, now, holder_counts_it=False)
+        if reason is not EndReason.RELEASED:
+            self.reclaimed[reason] = self.reclaimed.get(reason, 0) + len(leases)
+        self.ended[reason] = self.ended.get(reason, 0) + 1
+        self._events.append(SessionEnded(session, reason, len(leases)))
+        for resource in {lease.resource.name: lease.resource for lease in leases}.values():
+            self._wake(resource, now)
+        return len(leases)
+
+    def _supersede(self, instance: str) -> None:
+        old = self._instances.get(instance)
+        if old is not None:
+            self._end_session(old, EndReason.SUPERSEDED)
+        for session_id in [i for i, name in self.recovering.items() if name == instance]:
+            self._back(session_id)
+
+    def _back(self, session_id: str) -> None:
+        """A session that was missing since the restart is accounted for. With the last one, deciding begins."""
+        if self.recovering.pop(session_id, None) is not None and not self.recovering:
+            self._decide_parked()
+
+    # --- comparing books ---------------------------------------------------------------------------------------------
+
+    def _resync(self, session: Session, held: HeldList, now: float, *, may_claim: bool = False) -> tuple[int, ...]:
+        """Makes both sides' books equal: what the holder does not know, although it has seen the grant, is reclaimed;
+        what only the holder knows is adopted if it may claim, and dropped if not.
+        """
+        session.acknowledge(held.seen)
+        theirs = {lease.lease_id for lease in held.leases}
+        leaked = [lease for i, lease in session.leases.items() if i not in theirs and lease.grant.confirmed]
+        for lease in leaked:
+            self._reclaim(lease, EndReason.LEAKED, now, holder_counts_it=False)
+        dropped = []
+        adopted = 0
+        for claim in held.leases:
+            if claim.lease_id in session.leases:
+                continue
+            if may_claim and self._adopt(session, claim, now):
+                adopted += 1
+            else:
+                dropped.append(claim.lease_id)
+                session.departures.pop(claim.lease_id, None)
+        self.adopted += adopted
+        if leaked or adopted or dropped:
+            self._events.append(Resynced(session, len(leaked), adopted, len(dropped)))
+        return tuple(dropped)
+
+    def _adopt(self, session: Session, claim: HeldLease, now: float) -> bool:
+        if claim.lease_id > self._last_id or len(session.leases) >= self.terms.session_leases:
+            return False
+        resource = self.catalogue.adopt(claim.resource, now)
+        if resource is None or claim.lease_id in resource.leases:
+            return False
+        grant = Granted(claim.request_id or f"adopted.{claim.lease_id}", claim.flow, now - claim.age)
+        grant.confirmed = grant.adopted = True
+        grant.account = self.catalogue.selector.accounts.get(claim.account_id)
+        lease = Lease(claim.lease_id, resource, session, grant)
+        self._seat(lease)
+        lease.overdraft = bool(resource.overdraft)
+        session.adopt(lease)
+        return True
+
+    # --- after changes -----------------------------------------------------------------------------------------------
+
+    def _after_policy(self, change: Change, now: float) -> None:
+        if not self.recovering:
+            self._decide_parked()
+        if change.everything:
+            waiting = [w for s in self.sessions.values() for w in s.waiting.values() if w.at is not None]
+            for waiter in sorted(waiting, key=lambda w: w.seq):
+                self._look_again(waiter, now)
+            return
+        for account in change.accounts:
+            self._wake_account(account, now)
+
+    def _decide_parked(self) -> None:
+        if not self.catalogue.version:
+            return
+        now = self.now()
+        for waiter in self._parked.waiters():
+            self._look_again(waiter, now)
+
+    def _look_again(self, waiter: Waiter, now: float) -> None:
+        """Decides a waiter anew: what it asks for may mean something else by now."""
+        if waiter.queue is not None and self._resolve(waiter, now):
+            outcome = self._attempt(waiter, now)
+            if not isinstance(outcome, Granted):
+                self._wait_or_deny(waiter, outcome, now)
+
+    def _account_changed(self, account: Account, now: float) -> None:
+        self.catalogue.selector.touch(account, now)
+        self._wake_account(account, now)
+
+    def _post(self, session: Session, answer: Granted | Denied | Failed | None = None) -> None:
+        if answer is not None:
+            session.answers.append(answer)
+        if not session.has_mail:
+            session.has_mail = True
+            self._mail.append(session)
+
+
+_COMPUTED = frozenset(
+    {
+        Reason.LANE_FULL,
+        Reason.STAGE_FULL,
+        Reason.ACCOUNT_STREAMS_FULL,
+        Reason.ACCOUNT_RESPONSE_CREATES_FULL,
+        Reason.KEY_STREAMS_FULL,
+        Reason.FAIR_SHARE,
+        Reason.QUEUE_FULL,
+        Reason.OWNER_BUSY,
+    }
+)
+"""Reasons whose `retry_after` follows from how fast seats come back."""
+_SOON = {
+    Reason.PAUSED: 15.0,
+    Reason.DRAINING: 1.0,
+    Reason.SERVER_OVERLOADED: 2.0,
+    Reason.POLICY_UNAVAILABLE: 2.0,
+    Reason.CREDENTIAL_UNAVAILABLE: 5.0,
+    Reason.COOLING_DOWN: 1.0,
+    Reason.QUOTA_EXHAUSTED: 20.0,
+    Reason.SESSION_FULL: 1.0,
+    Reason.SESSION_STALE: 1.0,
+}
+"""About when to come back, where nothing can be computed."""
+
+
+def _filled_in(parts: Sequence[Part], own: Mapping[str, Resource]) -> list[Resource]:
+    """Puts the key's and the account's resources where a family stands for them."""
+    return [part if isinstance(part, Resource) else own[part.name] for part in parts]
+
+
+def _always() -> bool:
+    return True
+
+
+def _door(resource: Resource, reattach: int) -> Callable[[], bool]:
+    return lambda: resource.has_room(reattach=bool(reattach))
+
+
+def _reattaches(waiter: Waiter) -> bool:
+    needs = waiter.acquire.needs
+    return needs is not None and (needs.reattach or _is_hard(waiter))
+
+
+def _is_hard(waiter: Waiter) -> bool:
+    needs = waiter.acquire.needs
+    return needs is not None and bool(needs.required_account_id or needs.required_owner_key)
+
+
+def _family(at: Resource | Pool | None) -> Family | None:
+    if isinstance(at, Pool):
+        return at.blocking_family()
+    return at.family if at is not None else None
+
+
+def _figures(at: Resource | Pool | None) -> tuple[str, int, int, int]:
+    """Returns name, limit, seats held and waiters of what an acquire was denied for."""
+    if at is None:
+        return ("", 0, 0, 0)
+    if isinstance(at, Resource):
+        return (at.name, at.settings.limit, len(at.leases), at.waiting)
+    family = at.blocking_family()
+    resources = [account.resources[family.name] for account in at.members if account.serving]
+    limits = [resource.settings.limit for resource in resources]
+    return (family.name, sum(limits) if all(limits) else 0, sum(len(r.leases) for r in resources), len(at.queue))
+
+
+def _remember(sessions: "OrderedDict[str, None]", session_id: str) -> None:
+    sessions[session_id] = None
+    while len(sessions) > REMEMBERED_SESSIONS:
+        sessions.popitem(last=False)

@@ -1,0 +1,349 @@
+"""`AdmissionService`: gRPC on one side, the ledger on the other. Translate in, call, translate out; no rule lives here.
+
+A `Session` stream has one reader and one writer. The writer sends a message whenever there is mail; what comes up while
+a message is being written goes into the next. Within one message, acquires come last.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from random import Random
+from typing import Any
+
+import structlog
+from admission.v1 import admission_pb2 as pb
+from admission.v1 import admission_service_pb2 as session_pb
+from admission.v1 import admission_service_pb2_grpc as session_grpc
+
+from admission_server import sessions
+from admission_server.accounts import Report
+from admission_server.decisions import EndReason, Failed
+from admission_server.delivery import Delivery, Stream
+from admission_server.errors import (
+    CallError,
+    Context,
+    Draining,
+    Forbidden,
+    Malformed,
+    SessionHasStream,
+    SessionSuperseded,
+    SessionUnknown,
+    StreamFenced,
+    TooManySessions,
+    Unauthenticated,
+    abort,
+)
+from admission_server.ledger import Ledger, Opened, SessionRefused
+from admission_server.roles import Role, RoleTokens
+from admission_server.signals import SignalBoard
+from admission_server.wire import (
+    acquire_from,
+    answer_of,
+    check_instance,
+    check_session_id,
+    duration,
+    ended_of,
+    heartbeat_from,
+    hello_from,
+    report_from,
+)
+
+log = structlog.get_logger(__name__)
+
+HELLO_WITHIN = 10.0
+MOST_UNARY_LEASES = 1_000
+MOST_UNSENT = 5_000
+"""Answers that may pile up for a holder that does not read; above it, its stream is not read either."""
+
+
+class AdmissionServicer(session_grpc.AdmissionServiceServicer):
+    """Grants leases and takes them back."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        delivery: Delivery,
+        signals: SignalBoard,
+        roles: RoleTokens,
+        remember: Callable[[], Awaitable[None]],
+        random: Random,
+    ) -> None:
+        """`remember` returns once the sessions that are open now are on disk."""
+        self._ledger = ledger
+        self._delivery = delivery
+        self._signals = signals
+        self._roles = roles
+        self._remember = remember
+        self._random = random
+
+    # --- the stream --------------------------------------------------------------------------------------------------
+
+    async def Session(  # noqa: N802  # named by the contract
+        self, request_iterator: AsyncIterator[session_pb.SessionRequest], context: Context
+    ) -> None:
+        """Runs one stream from hello to its end."""
+        try:
+            stream = await self._hello(request_iterator, context)
+        except CallError as error:
+            await abort(context, error)
+        reader = asyncio.create_task(self._read(stream, request_iterator))
+        writer = asyncio.create_task(self._write(stream, context))
+        try:
+            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            if reader.done():
+                # The holder has said everything. What it is owed, it is still told.
+                stream.finish(_failure_of(reader))
+                await writer
+        finally:
+            reader.cancel()
+            writer.cancel()
+            self._delivery.detach(stream)
+        if stream.closed_by is not None:
+            await abort(context, stream.closed_by)
+
+    async def _hello(self, requests: AsyncIterator[session_pb.SessionRequest], context: Context) -> Stream:
+        try:
+            async with asyncio.timeout(HELLO_WITHIN):
+                first = await anext(requests)
+        except (TimeoutError, StopAsyncIteration):
+            raise Malformed("the first message must say hello", field="hello") from None
+        if not first.HasField("hello"):
+            raise Malformed("the first message must say hello", field="hello")
+        session_id, instance, held = hello_from(first.hello)
+        opened = self._open(
+            session_id, instance, self._role(context), held=held if first.hello.HasField("held") else None
+        )
+        stream = Stream(opened.session)
+        fenced = self._delivery.attach(stream)
+        if fenced is not None:
+            fenced.fenced = True
+            fenced.finish(StreamFenced("the session said hello on a newer stream"))
+        self._delivery.deliver()
+        await self._remember()
+        mail = opened.session.take_mail()
+        welcome = session_pb.SessionResponse(number=mail.number, welcome=self._welcome(opened))
+        self._fill(welcome, opened.session, mail.answers, mail.ended)
+        await context.write(welcome)
+        stream.wake.set()
+        first.ClearField("heartbeat")
+        first.ClearField("close")
+        self._handle(stream, first)
+        return stream
+
+    async def _read(self, stream: Stream, requests: AsyncIterator[session_pb.SessionRequest]) -> None:
+        async for request in requests:
+            if stream.finished:
+                return
+            self._handle(stream, request)
+            while len(stream.session.answers) > MOST_UNSENT and not stream.finished:  # noqa: ASYNC110  # rare
+                await asyncio.sleep(0.01)  # rare; the writer says nothing when it catches up
+
+    def _handle(self, stream: Stream, request: session_pb.SessionRequest) -> None:
+        """Does everything that one message says, in the order that the contract promises."""
+        session, ledger = stream.session, self._ledger
+        ledger.renew(session)
+        for release in request.releases:
+            ledger.release(session, release.lease_ids, release.request_id)
+        if request.HasField("heartbeat"):
+            heartbeat = heartbeat_from(request.heartbeat)
+            stream.acknowledge(heartbeat.sequence, ledger.heartbeat(session, heartbeat))
+        self._apply(request.reports)
+        for message in request.acquires:
+            try:
+                acquire = acquire_from(message)
+            except Malformed as error:
+                ledger.refuse(session, Failed(request_id=message.request_id, field=error.field, message=str(error)))
+            else:
+                ledger.acquire(session, acquire)
+        if request.close:
+            ledger.close(session)
+        self._delivery.deliver()
+
+    async def _write(self, stream: Stream, context: Context) -> None:
+        session = stream.session
+        while True:
+            await stream.wake.wait()
+            stream.wake.clear()
+            # Once the stream is fenced, the mailbox is the newer stream's.
+            while not stream.fenced and (session.has_mail or stream.ack is not None):
+                mail = session.take_mail()
+                response = session_pb.SessionResponse(number=mail.number, send_held=mail.send_held)
+                self._fill(response, session, mail.answers, mail.ended)
+                if stream.ack is not None:
+                    sequence, dropped = stream.ack
+                    stream.ack = None
+                    response.heartbeat_ack.sequence = sequence
+                    response.heartbeat_ack.heartbeat_in.CopyFrom(duration(self._next_heartbeat()))
+                    response.heartbeat_ack.dropped_lease_ids.extend(dropped)
+                    response.heartbeat_ack.has_policy = bool(self._ledger.catalogue.version)
+                await context.write(response)
+            if stream.finished:
+                return
+
+    # --- unary calls -------------------------------------------------------------------------------------------------
+
+    async def OpenSession(  # noqa: N802
+        self, request: session_pb.OpenSessionRequest, context: Context
+    ) -> session_pb.OpenSessionResponse:
+        """Opens a session without a stream."""
+        try:
+            check_instance(request.instance, "instance")
+            session_id = request.session_id or f"unary_{secrets.token_hex(12)}"
+            check_session_id(session_id, "session_id")
+            opened = self._open(session_id, request.instance, self._role(context), unary=True)
+        except CallError as error:
+            await abort(context, error)
+        self._delivery.deliver()
+        await self._remember()
+        return session_pb.OpenSessionResponse(session_id=session_id, welcome=self._welcome(opened))
+
+    async def Heartbeat(  # noqa: N802
+        self, request: session_pb.HeartbeatRequest, context: Context
+    ) -> session_pb.HeartbeatResponse:
+        """Renews a session of unary calls."""
+        try:
+            session = self._session(request.session_id, context)
+            if len(request.lease_ids) > MOST_UNARY_LEASES:
+                raise Malformed(f"at most {MOST_UNARY_LEASES}; use a stream for more", field="lease_ids")
+        except CallError as error:
+            await abort(context, error)
+        ended = self._ledger.heartbeat_by_list(session, request.lease_ids)
+        self._delivery.deliver()
+        return session_pb.HeartbeatResponse(
+            ttl=duration(self._ledger.terms.ttl),
+            heartbeat_in=duration(self._next_heartbeat()),
+            ended=ended_of(ended),
+        )
+
+    async def Acquire(  # noqa: N802
+        self, request: session_pb.AcquireRequest, context: Context
+    ) -> session_pb.AcquireResponse:
+        """Asks for seats and waits for the answer."""
+        try:
+            session = self._session(request.session_id, context)
+            acquire = acquire_from(request.acquire)
+            future = self._delivery.expect(session, acquire.request_id)
+            try:
+                self._ledger.renew(session)
+                self._ledger.acquire(session, acquire)
+                self._delivery.deliver()
+                answer = await future
+            finally:
+                self._delivery.give_up(session, acquire.request_id, future)
+            if isinstance(answer, Failed):
+                raise Malformed(answer.message, field=f"acquire.{answer.field}")
+        except CallError as error:
+            await abort(context, error)
+        return session_pb.AcquireResponse(answer=answer_of(answer, with_credential=session.role == Role.EDGE))
+
+    async def Release(  # noqa: N802
+        self, request: session_pb.ReleaseRequest, context: Context
+    ) -> session_pb.ReleaseResponse:
+        """Gives seats back."""
+        try:
+            session = self._session(request.session_id, context)
+        except CallError as error:
+            await abort(context, error)
+        self._ledger.renew(session)
+        ended = 0
+        for release in request.releases:
+            ended += self._ledger.release(session, release.lease_ids, release.request_id)
+        self._apply(request.reports)
+        self._delivery.deliver()
+        return session_pb.ReleaseResponse(ended=ended)
+
+    async def CloseSession(  # noqa: N802
+        self, request: session_pb.CloseSessionRequest, context: Context
+    ) -> session_pb.CloseSessionResponse:
+        """Ends a session in order."""
+        try:
+            session = self._session(request.session_id, context)
+        except SessionUnknown:
+            return session_pb.CloseSessionResponse(ended=0)
+        except CallError as error:
+            await abort(context, error)
+        ended = self._ledger.close(session)
+        self._delivery.deliver()
+        return session_pb.CloseSessionResponse(ended=ended)
+
+    # --- what they share ---------------------------------------------------------------------------------------------
+
+    def _role(self, context: Context) -> Role:
+        role = self._roles.role_of(context.invocation_metadata())
+        if role is None:
+            raise Unauthenticated("needs a role token: metadata 'authorization: Bearer <token>'")
+        return role
+
+    def _open(self, session_id: str, instance: str, role: Role, *, held: Any = None, unary: bool = False) -> Opened:
+        if self._ledger.draining:
+            raise Draining("the server is stopping", retry_after=1.0)
+        try:
+            return self._ledger.open(session_id, instance=instance, role=role.value, held=held, unary=unary)
+        except SessionRefused as refused:
+            if refused.reason is EndReason.SUPERSEDED:
+                raise SessionSuperseded(str(refused)) from None
+            if refused.full:
+                raise TooManySessions(str(refused), retry_after=5.0) from None
+            raise Forbidden(str(refused)) from None
+
+    def _session(self, session_id: str, context: Context) -> sessions.Session:
+        """Returns the session of a unary call. A token may use sessions of its own role only: ids are no secret."""
+        session = self._ledger.sessions.get(session_id)
+        if session is None:
+            raise SessionUnknown("no such session: open one", field="session_id")
+        if session.role != self._role(context):
+            raise Forbidden("this session belongs to another role", field="session_id")
+        if not session.unary:
+            raise SessionHasStream("this session has a stream: say it there", field="session_id")
+        return session
+
+    def _welcome(self, opened: Opened) -> session_pb.Welcome:
+        terms = self._ledger.terms
+        return session_pb.Welcome(
+            epoch=self._ledger.epoch,
+            ttl=duration(terms.ttl),
+            heartbeat_in=duration(self._next_heartbeat()),
+            resumed=opened.resumed,
+            dropped_lease_ids=opened.dropped,
+            lease_limit=terms.session_leases,
+            has_policy=bool(self._ledger.catalogue.version),
+        )
+
+    def _next_heartbeat(self) -> float:
+        # Jittered, so that holders that started together do not stay together.
+        return self._ledger.terms.heartbeat * self._random.uniform(0.8, 1.0)
+
+    def _fill(
+        self,
+        response: session_pb.SessionResponse,
+        session: sessions.Session,
+        answers: Iterable[Any],
+        ended: Iterable[Any],
+    ) -> None:
+        with_credential = session.role == Role.EDGE
+        response.answers.extend([answer_of(answer, with_credential=with_credential) for answer in answers])
+        response.ended.extend(ended_of(ended))
+
+    def _apply(self, messages: Iterable[pb.AccountReport]) -> None:
+        for message in messages:
+            try:
+                report: Report = report_from(message)
+            except Malformed as error:
+                # A report is a courtesy: a bad one must not cost a holder its stream.
+                log.warning(
+                    "report dropped", account_id=message.account_id[:128], field=error.field, problem=str(error)
+                )
+                continue
+            verdict = self._ledger.report(report)
+            if report.account_id in self._ledger.catalogue.selector.accounts:
+                self._signals.record(report, verdict, self._ledger.now())
+
+
+def _failure_of(reader: "asyncio.Task[None]") -> CallError | None:
+    error = reader.exception() if not reader.cancelled() else None
+    if isinstance(error, CallError):
+        return error
+    if error is not None:
+        raise error
+    return None

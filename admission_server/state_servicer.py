@@ -1,0 +1,263 @@
+"""`StateService`: what the ledger thinks right now, for people and monitoring. Read only; no token, no key hash.
+
+Lists are paged as AIP-158 says: by name or id, the page token being the last one of the page before.
+"""
+
+import asyncio
+import base64
+import binascii
+import heapq
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import TypeVar
+
+from admission.v1 import state_service_pb2 as state_pb
+from admission.v1 import state_service_pb2_grpc as state_grpc
+
+from admission_server.accounts import NEVER, Account, Standing
+from admission_server.delivery import Delivery
+from admission_server.errors import CallError, Context, Malformed, Overloaded, abort
+from admission_server.ledger import Ledger
+from admission_server.policy import ACCOUNT_FAMILIES
+from admission_server.resources import Kind, Lease, Resource
+from admission_server.sessions import Session
+from admission_server.wire import KIND_NUMBERS, STATUS_NUMBERS, duration
+
+DEFAULT_PAGE, LARGEST_PAGE = 100, 1_000
+MOST_RESOURCES = 1_000
+WATCH_EVERY = 0.5
+
+T = TypeVar("T")
+K = TypeVar("K", str, int)
+
+
+class StateServicer(state_grpc.StateServiceServicer):
+    """Shows the state of the ledger."""
+
+    def __init__(self, *, ledger: Ledger, delivery: Delivery, version: str, is_overloaded: Callable[[], bool]) -> None:
+        self._ledger = ledger
+        self._delivery = delivery
+        self._version = version
+        self._is_overloaded = is_overloaded
+
+    async def GetState(  # noqa: N802  # named by the contract
+        self, _request: state_pb.GetStateRequest, context: Context
+    ) -> state_pb.GetStateResponse:
+        """Shows the server and its resources at a glance."""
+        await self._check_load(context)
+        return self._state()
+
+    async def ListResources(  # noqa: N802
+        self, request: state_pb.ListResourcesRequest, context: Context
+    ) -> state_pb.ListResourcesResponse:
+        """Lists resources by name."""
+        await self._check_load(context)
+        resources = self._ledger.catalogue.resources
+        names = (name for name in resources if name.startswith(request.name_prefix))
+        page, token = await _page(context, request.page_size, request.page_token, names, str)
+        return state_pb.ListResourcesResponse(
+            resources=[_resource_state(resources[name]) for name in page], next_page_token=token
+        )
+
+    async def ListSessions(  # noqa: N802
+        self, request: state_pb.ListSessionsRequest, context: Context
+    ) -> state_pb.ListSessionsResponse:
+        """Lists sessions by id."""
+        await self._check_load(context)
+        sessions = self._ledger.sessions
+        page, token = await _page(context, request.page_size, request.page_token, sessions, str)
+        now = self._ledger.now()
+        return state_pb.ListSessionsResponse(
+            sessions=[
+                _session_state(sessions[i], now, connected=self._delivery.is_connected(sessions[i])) for i in page
+            ],
+            next_page_token=token,
+        )
+
+    async def ListLeases(  # noqa: N802
+        self, request: state_pb.ListLeasesRequest, context: Context
+    ) -> state_pb.ListLeasesResponse:
+        """Lists leases by id, filtered."""
+        await self._check_load(context)
+        leases = {lease.lease_id: lease for lease in self._leases(request)}
+        page, token = await _page(context, request.page_size, request.page_token, leases, int)
+        now = self._ledger.now()
+        return state_pb.ListLeasesResponse(leases=[_lease_state(leases[i], now) for i in page], next_page_token=token)
+
+    async def ListAccounts(  # noqa: N802
+        self, request: state_pb.ListAccountsRequest, context: Context
+    ) -> state_pb.ListAccountsResponse:
+        """Lists accounts by id, as selection sees them."""
+        await self._check_load(context)
+        accounts = self._ledger.catalogue.selector.accounts
+        page, token = await _page(context, request.page_size, request.page_token, accounts, str)
+        now = self._ledger.now()
+        return state_pb.ListAccountsResponse(
+            accounts=[_account_state(accounts[i], now) for i in page], next_page_token=token
+        )
+
+    async def WatchState(  # noqa: N802
+        self, _request: state_pb.WatchStateRequest, context: Context
+    ) -> AsyncIterator[state_pb.WatchStateResponse]:
+        """Sends the state whenever it has changed, at most twice a second."""
+        await self._check_load(context)
+        last = b""
+        while not self._ledger.draining:
+            if not self._is_overloaded():
+                state = self._state()
+                seen = _without_clock(state)
+                if seen != last:
+                    last = seen
+                    yield state_pb.WatchStateResponse(state=state)
+            await asyncio.sleep(WATCH_EVERY)
+
+    def _state(self) -> state_pb.GetStateResponse:
+        ledger = self._ledger
+        now = ledger.now()
+        resources = sorted(ledger.catalogue.resources.values(), key=_by_kind_and_name)
+        return state_pb.GetStateResponse(
+            server_version=self._version,
+            epoch=ledger.epoch,
+            policy_version=ledger.catalogue.version,
+            sessions=len(ledger.sessions),
+            recovering=[
+                state_pb.RecoveringSession(
+                    session_id=session_id,
+                    instance=instance,
+                    time_left=duration(max(0.0, ledger.recovered_by - now)),
+                )
+                for session_id, instance in sorted(ledger.recovering.items())
+            ],
+            resources=[_resource_state(resource) for resource in resources[:MOST_RESOURCES]],
+            uptime=duration(now - ledger.started_at),
+        )
+
+    def _leases(self, request: state_pb.ListLeasesRequest) -> Iterable[Lease]:
+        """Returns the leases that match, starting from the smallest set that a filter names."""
+        ledger = self._ledger
+        leases: Iterable[Lease]
+        if request.resource:
+            resource = ledger.catalogue.resources.get(request.resource)
+            leases = resource.leases.values() if resource is not None else ()
+        elif request.session_id:
+            session = ledger.sessions.get(request.session_id)
+            leases = session.leases.values() if session is not None else ()
+        else:
+            leases = (lease for session in ledger.sessions.values() for lease in session.leases.values())
+        for lease in leases:
+            account = lease.grant.account
+            if request.session_id and lease.session.session_id != request.session_id:
+                continue
+            if request.account_id and (account is None or account.account_id != request.account_id):
+                continue
+            yield lease
+
+    async def _check_load(self, context: Context) -> None:
+        if self._is_overloaded():
+            await abort(context, Overloaded("too busy for queries", retry_after=2.0))
+
+
+async def _page(
+    context: Context, size: int, token: str, keys: Iterable[K], read: Callable[[str], K]
+) -> tuple[Sequence[K], str]:
+    """Returns the keys of one page, and the token of the next."""
+    try:
+        if size < 0:
+            raise Malformed("must not be negative", field="page_size")
+        after = _read_token(token, read) if token else None
+    except CallError as error:
+        await abort(context, error)
+    size = min(size or DEFAULT_PAGE, LARGEST_PAGE)
+    found = heapq.nsmallest(size + 1, (key for key in keys if after is None or key > after))
+    if len(found) <= size:
+        return found, ""
+    return found[:size], base64.urlsafe_b64encode(str(found[size - 1]).encode()).decode()
+
+
+def _read_token(token: str, read: Callable[[str], K]) -> K:
+    try:
+        return read(base64.urlsafe_b64decode(token.encode()).decode())
+    except (ValueError, binascii.Error):
+        raise Malformed("is none of ours", field="page_token") from None
+
+
+def _by_kind_and_name(resource: Resource) -> tuple[int, str]:
+    return (_KIND_ORDER[resource.family.kind], resource.name)
+
+
+_KIND_ORDER = {Kind.LANE: 0, Kind.STAGE: 1, Kind.ACCOUNT: 2, Kind.KEY: 3}
+
+
+def _without_clock(state: state_pb.GetStateResponse) -> bytes:
+    copy = state_pb.GetStateResponse()
+    copy.CopyFrom(state)
+    copy.ClearField("uptime")
+    for session in copy.recovering:
+        session.ClearField("time_left")
+    return copy.SerializeToString(deterministic=True)
+
+
+def _resource_state(resource: Resource) -> state_pb.ResourceState:
+    settings = resource.settings
+    waiting = resource.waiting
+    if resource.account is not None:
+        # Those who wait for any account wait for each of them.
+        waiting += sum(len(pool.queue) for pool in resource.account.pools if pool.families[0] is resource.family)
+    state = state_pb.ResourceState(
+        name=resource.name,
+        limit=settings.limit,
+        held=len(resource.leases),
+        waiting=waiting,
+        overdraft=resource.overdraft,
+        paused=settings.paused,
+        max_wait=duration(settings.max_wait),
+        reserve=settings.reserve,
+    )
+    if settings.max_hold:
+        state.max_hold.CopyFrom(duration(settings.max_hold))
+    return state
+
+
+def _session_state(session: Session, now: float, *, connected: bool) -> state_pb.SessionState:
+    return state_pb.SessionState(
+        session_id=session.session_id,
+        instance=session.instance,
+        role=session.role,
+        leases=len(session.leases),
+        waiting=len(session.waiting),
+        age=duration(now - session.opened_at),
+        expires_in=duration(max(0.0, session.expires_at - now)),
+        connected=connected,
+    )
+
+
+def _lease_state(lease: Lease, now: float) -> state_pb.LeaseState:
+    grant = lease.grant
+    return state_pb.LeaseState(
+        lease_id=lease.lease_id,
+        resource=lease.resource.name,
+        session_id=lease.session.session_id,
+        account_id=grant.account.account_id if grant.account is not None else "",
+        request_id=grant.request_id,
+        age=duration(now - grant.granted_at),
+        overdraft=lease.overdraft,
+    )
+
+
+def _account_state(account: Account, now: float) -> state_pb.AccountState:
+    standing, until = account.standing(now)
+    streams, creates = (len(account.resources[family].leases) for family in ACCOUNT_FAMILIES)
+    credential = account.credential
+    usable = credential is not None and credential.version > account.rejected_version and now < credential.expires_at
+    state = state_pb.AccountState(
+        account_id=account.account_id,
+        kind=KIND_NUMBERS[account.policy.kind],
+        status=STATUS_NUMBERS[account.status],
+        has_credential=usable,
+        credential_version=credential.version if credential is not None else 0,
+        weight=account.weight,
+        streams=streams,
+        response_creates=creates,
+    )
+    if standing in (Standing.COOLING, Standing.QUOTA) and until < NEVER:
+        state.blocked_for.CopyFrom(duration(until - now))
+    return state

@@ -1,0 +1,365 @@
+"""Between protobuf messages and the values of the core: nothing else. Checks of form are made here, and name the field.
+
+Durations travel; a missing one is None. What is read for every acquire is written for speed: each access of a protobuf
+field costs about as much as a step of the ledger.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from admission.v1 import admission_pb2 as pb
+from admission.v1 import admission_service_pb2 as session_pb
+from admission.v1 import control_service_pb2 as control_pb
+from google.protobuf.duration_pb2 import Duration
+
+from admission_server.accounts import Credits, Outcome, RateLimitWindow, Report, TokenUsage
+from admission_server.decisions import (
+    SENTENCES,
+    AccountNeeds,
+    Acquire,
+    Denied,
+    EndReason,
+    Failed,
+    Heartbeat,
+    HeldLease,
+    HeldList,
+    Reason,
+)
+from admission_server.errors import Malformed
+from admission_server.policy import (
+    AccountPolicy,
+    KeyPolicy,
+    PolicyDelta,
+    PolicySettings,
+    PolicySnapshot,
+    ResourceSettings,
+    Status,
+    Strategy,
+)
+from admission_server.resources import Granted
+
+LONGEST_TEXT = 128
+MOST_RESOURCES = 8
+MOST_AFFINITY_KEYS = 4
+MOST_AVOIDED = 8
+MOST_OWNED_KEYS = 8
+MOST_WINDOWS = 8
+
+_REASONS = {r: cast("pb.DenialReason", pb.DenialReason.Value(f"DENIAL_REASON_{r.name}")) for r in Reason}
+_ENDINGS = {r: cast("session_pb.EndReason", session_pb.EndReason.Value(f"END_REASON_{r.name}")) for r in EndReason}
+OUTCOME_NUMBERS = {o: cast("pb.Outcome", pb.Outcome.Value(f"OUTCOME_{o.name}")) for o in Outcome}
+_OUTCOMES = {number: outcome for outcome, number in OUTCOME_NUMBERS.items()}
+_KINDS = {pb.ACCOUNT_KIND_UNSPECIFIED: "", pb.ACCOUNT_KIND_CHATGPT: "chatgpt", pb.ACCOUNT_KIND_API_KEY: "api_key"}
+KIND_NUMBERS = {kind: number for number, kind in _KINDS.items()}
+STATUS_NUMBERS = {
+    s: cast("control_pb.AccountStatus", control_pb.AccountStatus.Value(f"ACCOUNT_STATUS_{s.name}")) for s in Status
+}
+_STATUSES = {number: status for status, number in STATUS_NUMBERS.items()}
+_STRATEGIES = {
+    control_pb.SELECTION_STRATEGY_UNSPECIFIED: Strategy.CAPACITY_WEIGHTED,
+    control_pb.SELECTION_STRATEGY_CAPACITY_WEIGHTED: Strategy.CAPACITY_WEIGHTED,
+    control_pb.SELECTION_STRATEGY_ROUND_ROBIN: Strategy.ROUND_ROBIN,
+}
+_INVALID_ARGUMENT = 3
+
+
+def seconds(duration: Duration) -> float:
+    """Returns a duration in seconds."""
+    return duration.seconds + duration.nanos / 1e9
+
+
+def duration(value: float) -> Duration:
+    """Returns seconds as a duration."""
+    whole = int(value)
+    return Duration(seconds=whole, nanos=int((value - whole) * 1e9))
+
+
+# --- from holders ----------------------------------------------------------------------------------------------------
+
+
+def acquire_from(message: pb.Acquire) -> Acquire:
+    """Reads an acquire. Raises `Malformed`."""
+    request_id = message.request_id
+    if not request_id or len(request_id) > LONGEST_TEXT:
+        raise Malformed(f"must have 1 to {LONGEST_TEXT} bytes", field="request_id")
+    resources = tuple(message.resources)
+    if len(resources) != 1:
+        _check_resources(resources)
+    acquire = Acquire(request_id=request_id, resources=resources)
+    flow = message.WhichOneof("flow")
+    if flow == "key_sha256":
+        acquire.key_sha256 = message.key_sha256
+        if len(acquire.key_sha256) != 32:
+            raise Malformed("must be 32 bytes", field="key_sha256")
+    elif flow == "peer":
+        acquire.peer = _text(message.peer, "peer")
+    if message.HasField("account"):
+        acquire.needs = _needs_from(message.account)
+    if message.HasField("max_wait"):
+        acquire.max_wait = seconds(message.max_wait)
+        if acquire.max_wait < 0:
+            raise Malformed("must not be negative", field="max_wait")
+    return acquire
+
+
+def hello_from(message: session_pb.Hello) -> tuple[str, str, HeldList]:
+    """Reads a hello: session id, instance, what is held. Raises `Malformed`."""
+    check_instance(message.instance, "hello.instance")
+    check_session_id(message.session_id, "hello.session_id")
+    return message.session_id, message.instance, _held_from(message.held, "hello.held")
+
+
+def heartbeat_from(message: session_pb.Heartbeat) -> Heartbeat:
+    """Reads a heartbeat. Raises `Malformed`."""
+    return Heartbeat(
+        sequence=message.sequence,
+        seen=message.seen,
+        lease_count=message.lease_count,
+        lease_digest=message.lease_digest,
+        held=_held_from(message.held, "heartbeat.held") if message.HasField("held") else None,
+    )
+
+
+def report_from(message: pb.AccountReport) -> Report:
+    """Reads a report. Raises `Malformed`."""
+    if len(message.owned_keys) > MOST_OWNED_KEYS or any(len(key) > LONGEST_TEXT for key in message.owned_keys):
+        raise Malformed(f"at most {MOST_OWNED_KEYS} of at most {LONGEST_TEXT} bytes", field="owned_keys")
+    if len(message.windows) > MOST_WINDOWS:
+        raise Malformed(f"at most {MOST_WINDOWS}", field="windows")
+    usage = message.usage
+    return Report(
+        account_id=message.account_id,
+        credential_version=message.credential_version,
+        outcome=_OUTCOMES.get(message.outcome, Outcome.UNSPECIFIED),
+        status=message.status,
+        code=_text(message.code, "code"),
+        resets_after=seconds(message.resets_after) if message.HasField("resets_after") else None,
+        usage=TokenUsage(
+            input_tokens=usage.input_tokens,
+            cached_input_tokens=usage.cached_input_tokens,
+            output_tokens=usage.output_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+        )
+        if message.HasField("usage")
+        else None,
+        windows=tuple(
+            RateLimitWindow(
+                length=seconds(window.length),
+                used_percent=window.used_percent,
+                resets_after=seconds(window.resets_after) if window.HasField("resets_after") else None,
+            )
+            for window in message.windows
+        ),
+        credits=Credits(
+            has_credits=message.credits.has_credits,
+            unlimited=message.credits.unlimited,
+            balance=_text(message.credits.balance, "credits.balance"),
+        )
+        if message.HasField("credits")
+        else None,
+        owned_keys=tuple(message.owned_keys),
+        key_sha256=message.key_sha256,
+    )
+
+
+def check_session_id(value: str, field: str) -> None:
+    """Raises `Malformed` unless a session id is one."""
+    if not 8 <= len(value) <= 64 or not all(c in "abcdefghijklmnopqrstuvwxyz0123456789_" for c in value):
+        raise Malformed("must have 8 to 64 characters of [a-z0-9_]", field=field)
+
+
+def check_instance(value: str, field: str) -> None:
+    """Raises `Malformed` unless an instance name is one."""
+    if not value or len(value) > LONGEST_TEXT:
+        raise Malformed(f"must have 1 to {LONGEST_TEXT} bytes", field=field)
+
+
+def _check_resources(resources: Sequence[str]) -> None:
+    if not 1 <= len(resources) <= MOST_RESOURCES:
+        raise Malformed(f"must be 1 to {MOST_RESOURCES} names", field="resources")
+    for i, name in enumerate(resources):
+        if name in resources[:i]:
+            raise Malformed("is named twice", field=f"resources[{i}]")
+
+
+def _needs_from(message: pb.AccountNeeds) -> AccountNeeds:
+    if len(message.affinity_keys) > MOST_AFFINITY_KEYS:
+        raise Malformed(f"at most {MOST_AFFINITY_KEYS}", field="account.affinity_keys")
+    if len(message.avoid_account_ids) > MOST_AVOIDED:
+        raise Malformed(f"at most {MOST_AVOIDED}", field="account.avoid_account_ids")
+    if message.kind not in _KINDS:
+        raise Malformed("is unknown", field="account.kind")
+    needs = AccountNeeds(
+        model=_text(message.model, "account.model"),
+        kind=_KINDS[message.kind],
+        affinity_keys=tuple(message.affinity_keys),
+        preferred_owner_key=_text(message.preferred_owner_key, "account.preferred_owner_key"),
+        required_owner_key=_text(message.required_owner_key, "account.required_owner_key"),
+        required_account_id=_text(message.required_account_id, "account.required_account_id"),
+        avoid_account_ids=tuple(message.avoid_account_ids),
+        newer_than_credential_version=message.newer_than_credential_version,
+        reattach=message.reattach,
+    )
+    for i, key in enumerate(needs.affinity_keys):
+        _text(key, f"account.affinity_keys[{i}]")
+    return needs
+
+
+def _held_from(message: session_pb.LeaseList, path: str) -> HeldList:
+    leases = []
+    for i, held in enumerate(message.leases):
+        flow = held.WhichOneof("flow")
+        leases.append(
+            HeldLease(
+                lease_id=held.lease_id,
+                resource=_text(held.resource, f"{path}.leases[{i}].resource", longest=2 * LONGEST_TEXT),
+                account_id=_text(held.account_id, f"{path}.leases[{i}].account_id"),
+                request_id=_text(held.request_id, f"{path}.leases[{i}].request_id"),
+                flow=f"key:{held.key_id}" if flow == "key_id" else f"peer:{held.peer}" if flow == "peer" else "",
+                age=max(0.0, seconds(held.age)),
+            )
+        )
+    return HeldList(seen=message.seen, leases=tuple(leases))
+
+
+def _text(value: str, field: str, *, longest: int = LONGEST_TEXT) -> str:
+    if len(value) > longest:
+        raise Malformed(f"must have at most {longest} bytes", field=field)
+    return value
+
+
+# --- to holders ------------------------------------------------------------------------------------------------------
+
+
+def answer_of(answer: Granted | Denied | Failed, *, with_credential: bool) -> pb.Answer:
+    """Writes an answer. Access tokens go out only `with_credential`."""
+    if isinstance(answer, Granted):
+        return _grant_of(answer, with_credential=with_credential)
+    if isinstance(answer, Denied):
+        denial = pb.Denial(
+            reason=_REASONS[answer.reason],
+            resource=answer.resource,
+            limit=answer.limit,
+            held=answer.held,
+            waiters=answer.waiters,
+            message=SENTENCES[answer.reason],
+        )
+        if answer.retry_after is not None:
+            denial.retry_after.CopyFrom(duration(answer.retry_after))
+        return pb.Answer(request_id=answer.request_id, denial=denial)
+    failure = pb.Failure(code=_INVALID_ARGUMENT, field=answer.field, message=answer.message)
+    return pb.Answer(request_id=answer.request_id, failure=failure)
+
+
+def ended_of(ended: Iterable[tuple[int, EndReason]]) -> list[session_pb.EndedLease]:
+    """Writes leases that ended without their holder's doing."""
+    return [session_pb.EndedLease(lease_id=lease_id, reason=_ENDINGS[reason]) for lease_id, reason in ended]
+
+
+def _grant_of(answer: Granted, *, with_credential: bool) -> pb.Answer:
+    grant = pb.Grant(lease_ids=[lease.lease_id for lease in answer.leases])
+    if answer.key_id:
+        grant.key_id = answer.key_id
+    account, credential = answer.account, answer.credential
+    if account is not None:
+        policy = account.policy
+        grant.account.account_id = account.account_id
+        grant.account.kind = KIND_NUMBERS[policy.kind]
+        grant.account.base_url = policy.base_url
+        grant.account.upstream_account_id = policy.upstream_account_id
+        grant.account.owner_moved = answer.owner_moved
+        grant.account.streams_held = answer.streams_held
+        if credential is not None:
+            grant.account.credential_version = credential.version
+            if with_credential:
+                grant.account.access_token = credential.access_token
+    return pb.Answer(request_id=answer.request_id, grant=grant)
+
+
+# --- from and to the controller --------------------------------------------------------------------------------------
+
+
+def snapshot_from(message: control_pb.PolicySnapshot) -> PolicySnapshot:
+    """Reads a policy snapshot. Raises `Malformed`."""
+    return PolicySnapshot(
+        version=message.version,
+        settings=_settings_from(message.settings, "snapshot.settings"),
+        accounts=_accounts_from(message.accounts, "snapshot.accounts"),
+        keys=_keys_from(message.keys),
+    )
+
+
+def delta_from(message: control_pb.PolicyDelta) -> PolicyDelta:
+    """Reads a policy delta. Raises `Malformed`."""
+    return PolicyDelta(
+        version=message.version,
+        base_version=message.base_version,
+        settings=_settings_from(message.settings, "delta.settings") if message.HasField("settings") else None,
+        accounts=_accounts_from(message.accounts, "delta.accounts"),
+        removed_account_ids=tuple(message.removed_account_ids),
+        keys=_keys_from(message.keys),
+        removed_key_ids=tuple(message.removed_key_ids),
+    )
+
+
+def _settings_from(message: control_pb.PolicySettings, path: str) -> PolicySettings:
+    if message.strategy not in _STRATEGIES:
+        raise Malformed("is unknown", field=f"{path}.strategy")
+    threshold = message.fair_share_threshold_percent if message.HasField("fair_share_threshold_percent") else 80
+    return PolicySettings(
+        resources=tuple(_resource_from(resource) for resource in message.resources),
+        fair_share_threshold_percent=threshold,
+        strategy=_STRATEGIES[message.strategy],
+    )
+
+
+def _resource_from(message: control_pb.ResourceSettings) -> ResourceSettings:
+    return ResourceSettings(
+        name=message.name,
+        limit=message.limit,
+        max_wait=seconds(message.max_wait),
+        queue_limit=message.queue_limit,
+        max_hold=seconds(message.max_hold),
+        paused=message.paused,
+        reserve=message.reserve,
+    )
+
+
+def _accounts_from(messages: Iterable[control_pb.AccountPolicy], path: str) -> tuple[AccountPolicy, ...]:
+    accounts = []
+    for i, message in enumerate(messages):
+        if message.status not in _STATUSES:
+            raise Malformed("must be said", field=f"{path}[{i}].status")
+        expires = message.credential_expires_in
+        accounts.append(
+            AccountPolicy(
+                account_id=message.account_id,
+                kind=_KINDS.get(message.kind, ""),
+                base_url=message.base_url,
+                upstream_account_id=message.upstream_account_id,
+                status=_STATUSES[message.status],
+                blocked_for=seconds(message.blocked_for) if message.HasField("blocked_for") else None,
+                access_token=message.access_token,
+                credential_version=message.credential_version,
+                credential_expires_in=seconds(expires) if message.HasField("credential_expires_in") else None,
+                plan=message.plan,
+                models=tuple(message.models),
+                weight=message.weight,
+                caps=tuple(_resource_from(cap) for cap in message.caps),
+            )
+        )
+    return tuple(accounts)
+
+
+def _keys_from(messages: Iterable[control_pb.KeyPolicy]) -> tuple[KeyPolicy, ...]:
+    return tuple(
+        KeyPolicy(
+            key_id=message.key_id,
+            key_sha256=message.key_sha256,
+            expires_in=seconds(message.expires_in) if message.HasField("expires_in") else None,
+            models=tuple(message.models),
+            account_ids=tuple(message.account_ids),
+            max_streams=message.max_streams if message.HasField("max_streams") else None,
+        )
+        for message in messages
+    )
