@@ -214,8 +214,9 @@ class HttpProxy:
         if self._control is None:
             raise RouteNotFound
         asked.exchange.watch()
+        path = asked.exchange.request.raw_path.decode("ascii").rstrip("/")
         status, content = await self._control.usage(
-            key_sha256=asked.client.key_sha256, request_id=asked.record.request_id
+            path, key_sha256=asked.client.key_sha256, request_id=asked.record.request_id
         )
         await asked.exchange.respond(status, [(b"content-type", b"application/json")], content)
 
@@ -288,13 +289,17 @@ class HttpProxy:
             forward_simulate=self._settings.forward_simulate,
         )
         url = f"{account.base_url}{this.route.target(account.kind)}"
-        if this.route.answerer is Answerer.MODELS and request.query:
-            url = f"{url}?{request.query.decode('latin-1')}"
+        if this.route.answerer is Answerer.MODELS:
+            url = f"{url}?{self._models_query(request)}"
         began = self._clock()
         async with self._upstream.send(request.method, url, headers, content) as response:
             this.record.upstream_head = self._clock() - began
             this.reporter.headers = response.headers
             await self._answers.forward(this, response, work.forward)
+
+    def _models_query(self, request: Request) -> str:
+        # The backend wants to know the client's version, and shows only models that it can use.
+        return request.query.decode("latin-1") or f"client_version={self._settings.models_client_version}"
 
 
 def _lane_of(route: Route, request: Request) -> str:

@@ -56,5 +56,7 @@ class EdgeSettings(ServiceSettings):
     """A WebSocket without a turn and without client traffic is closed after this time."""
     drain_timeout: float = Field(default=30.0, ge=0)
 
+    models_client_version: str = Field(default="0.169.0", pattern=r"^\d+\.\d+\.\d+$")
+    """The Codex version to ask the catalogue for, on behalf of clients that do not say theirs."""
     retry_budget: int = Field(default=100, ge=0)
     """Retries a minute, over all requests of a worker."""

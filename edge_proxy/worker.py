@@ -6,6 +6,7 @@ all seats are back.
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Iterator
 
@@ -20,6 +21,7 @@ from edge_proxy.supervisor import address_of
 
 log = structlog.get_logger(__name__)
 
+_CHATTY = ("uvicorn.error", "websockets.client", "websockets.server")
 _CLIENT_KEEPALIVE = 75
 _LAST_WORDS = 5
 
@@ -37,6 +39,8 @@ async def serve_worker(
     settings: EdgeSettings, slot: int, listener: socket.socket, registry: CollectorRegistry, stop: asyncio.Event
 ) -> None:
     """Serves until `stop` is set, then drains. The listener is closed at the end."""
+    for name in _CHATTY:  # they tell of every socket that opens and closes; the access log does that better
+        logging.getLogger(name).setLevel(logging.WARNING)
     instance = f"{settings.instance}/{slot}"
     token = settings.admission_token.get_secret_value()
     async with (
