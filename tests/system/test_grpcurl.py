@@ -40,9 +40,9 @@ async def test_the_state_shows_lanes_stages_sessions_and_leases_of_an_open_strea
     assert "stages/response_create" in resources
     held = {item["resource"]: item for item in json.loads(leases)["leases"]}
     assert {"lanes/proxy_http", f"accounts/{system.account_id}/streams"} <= set(held)
-    assert held[f"accounts/{system.account_id}/streams"]["accountId"] == system.account_id
+    assert held[f"accounts/{system.account_id}/streams"]["account_id"] == system.account_id
     assert held["lanes/proxy_http"]["age"].endswith("s")
-    assert held["lanes/proxy_http"]["sessionId"] in {item["sessionId"] for item in json.loads(sessions)["sessions"]}
+    assert held["lanes/proxy_http"]["session_id"] in {item["session_id"] for item in json.loads(sessions)["sessions"]}
 
 
 async def test_an_acquire_without_a_role_token_is_refused(system, grpcurl):
@@ -75,7 +75,7 @@ async def test_a_token_opens_a_session_by_hand(system, grpcurl):
         grpcurl, "-H", worker, "-d", '{"instance":"by-hand"}', target, "admission.v1.AdmissionService/OpenSession"
     )
     assert opened, errors
-    session = json.loads(opened)["sessionId"]
+    session = json.loads(opened)["session_id"]
     acquire = json.dumps({"session_id": session, "acquire": {"request_id": "1", "resources": ["lanes/proxy_http"]}})
     _, answer, errors = await run(grpcurl, "-H", worker, "-d", acquire, target, "admission.v1.AdmissionService/Acquire")
     assert answer, errors
@@ -89,7 +89,7 @@ async def test_a_token_opens_a_session_by_hand(system, grpcurl):
         "admission.v1.AdmissionService/CloseSession",
     )
 
-    assert len(json.loads(answer)["answer"]["grant"]["leaseIds"]) == 1
+    assert len(json.loads(answer)["answer"]["grant"]["lease_ids"]) == 1
     assert json.loads(closed)["ended"] == 1, errors
 
 
