@@ -17,16 +17,22 @@ class EdgeSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="SLUICEGATE_EDGE_")
 
     host: str = "127.0.0.1"
+    """Address to listen on for clients."""
     port: int = Field(default=8080, ge=0, le=65535)
+    """Port to listen on for clients; 0 takes a free one."""
     workers: int = Field(default=1, ge=1, le=128)
     """Processes that share the port, each with a session of its own."""
     instance: str = Field(default_factory=socket.gethostname)
     """Name of this edge; a worker's session is `<instance>/<slot>`."""
     metrics_host: str = "127.0.0.1"
+    """Address to serve Prometheus metrics on."""
     metrics_port: int = Field(default=9102, ge=0, le=65535)
+    """Port to serve Prometheus metrics on, summed over workers; 0 turns them off."""
 
     admission_target: str = "127.0.0.1:50051"
+    """Address of the admission server."""
     admission_token: SecretStr = SecretStr("")
+    """Role token of the role `edge`."""
     control_url: str = ""
     """Where usage questions are answered. Without it those routes are 404."""
 
@@ -40,21 +46,34 @@ class EdgeSettings(ServiceSettings):
     frame_limit: int = Field(default=16 * MIB, ge=1024)
     """Largest WebSocket frame, both ways."""
     lines_per_socket: int = Field(default=8, ge=1)
+    """Most lines (`stream_id`) of one WebSocket."""
     turns_per_line: int = Field(default=8, ge=1)
+    """Most turns that wait in one line of a WebSocket."""
 
     connect_timeout: float = Field(default=8.0, gt=0)
+    """Seconds to connect to an upstream."""
     handshake_timeout: float = Field(default=10.0, gt=0)
+    """Seconds for the upstream's WebSocket handshake."""
     headers_timeout: float = Field(default=60.0, gt=0)
+    """Seconds until the upstream must have begun to answer."""
     silence_timeout: float = Field(default=300.0, gt=0)
+    """Seconds of silence within an upstream's stream."""
     compact_timeout: float = Field(default=180.0, gt=0)
+    """Seconds for a whole compaction."""
     stream_timeout: float = Field(default=7200.0, gt=0)
+    """Seconds for a whole stream."""
     client_write_timeout: float = Field(default=60.0, gt=0)
+    """Seconds that a client may leave its answer unread."""
     body_timeout: float = Field(default=60.0, gt=0)
+    """Seconds for a whole request body."""
     body_progress_timeout: float = Field(default=20.0, gt=0)
+    """Seconds without a byte of a request body."""
     keepalive_interval: float = Field(default=10.0, gt=0)
+    """Seconds of silence after which the client is told that we are still there."""
     idle_timeout: float = Field(default=120.0, gt=0)
     """A WebSocket without a turn and without client traffic is closed after this time."""
     drain_timeout: float = Field(default=30.0, ge=0)
+    """Seconds that turns in flight are given to end when the edge stops."""
 
     models_client_version: str = Field(default="0.169.0", pattern=r"^\d+\.\d+\.\d+$")
     """The Codex version to ask the catalogue for, on behalf of clients that do not say theirs."""
