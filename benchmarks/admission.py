@@ -89,8 +89,8 @@ async def _redis(report: Report, stream: Result, seconds: float) -> None:
             sending = asyncio.create_task(coalescer.run())
             together = await closed_loop(coalescer.cycle, callers=AT, seconds=seconds)
             report.line(f"coalesced         {together}")
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+            coalescer.stop()
+            await sending
             for client in clients:
                 await client.aclose()
     except FileNotFoundError as missing:

@@ -52,15 +52,18 @@ class Coalescer:
         self._acquires: list[tuple[str, asyncio.Future[Any]]] = []
         self._releases: list[str] = []
         self._something = asyncio.Event()
+        self._stopped = False
 
     async def run(self) -> None:
-        """Sends pipelines until cancelled."""
+        """Sends pipelines until it is stopped."""
         self._script = await self._client.script_load(_ACQUIRE)
-        while True:
+        while not self._stopped:
             await self._something.wait()
             self._something.clear()
             acquires, self._acquires = self._acquires, []
             releases, self._releases = self._releases, []
+            if not (acquires or releases):
+                continue
             pipeline = self._client.pipeline(transaction=False)
             if releases:
                 pipeline.zrem(_KEY, *releases)
@@ -69,6 +72,11 @@ class Coalescer:
             answers = await pipeline.execute()
             for (_, future), answer in zip(acquires, answers[1 if releases else 0 :], strict=True):
                 future.set_result(answer)
+
+    def stop(self) -> None:
+        """Lets `run` return. Cancelling it in the middle of a pipeline did not end it, so it is asked."""
+        self._stopped = True
+        self._something.set()
 
     async def cycle(self, caller: int, n: int) -> float:
         """One cycle of one caller."""

@@ -79,12 +79,10 @@ async def measure_turns(load: Load) -> TurnCost:
 
 
 async def _prepare(operator: Operator, load: Load) -> str:
-    limits = {}
     for _ in range(load.accounts):
-        account = await operator.add_chatgpt_account()
-        limits[f"accounts/{account}/streams"] = {"limit": 0}
-        limits[f"accounts/{account}/response_creates"] = {"limit": 0}
-    await operator.control("PATCH", "/api/limits", {"resources": limits})
+        await operator.add_chatgpt_account()
+    for resource in ("accounts/-/streams", "accounts/-/response_creates"):
+        await operator.set_limit(resource, limit=0)
     return (await operator.create_key("benchmark")).key
 
 
