@@ -18,7 +18,7 @@ from demo.operator import Operator, OperatorError
 from demo.ports import Ports, PortTaken
 from demo.services import SystemOptions
 from demo.stack import NotReady, Stack
-from demo.walkthrough import DemoClient, TurnFailed, next_steps, prepare, show_http_turn
+from demo.walkthrough import DemoClient, TurnFailed, next_steps, prepare, show_turns
 from service_runtime.private_files import read_private
 
 DEMO_DIRECTORY = Path(".demo")
@@ -51,7 +51,7 @@ async def demo(ports: Ports, *, once: bool) -> None:
         async with Stack(SystemOptions(directory=directory, ports=ports), restart=True, say=say) as stack:
             async with Operator(stack) as operator:
                 client = await prepare(operator, ports=ports, admin_token_file=stack.secrets.admin_token)
-            await show_http_turn(client, say, write)
+            await show_turns(client, say, write)
             env_file.write(demo_variables(client, stack))
             if once:
                 return

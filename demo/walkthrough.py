@@ -1,11 +1,15 @@
 """What the demo shows: an account, a key, a turn as it arrives with the seats it holds, and how to go on from there."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
 
 from admission_client.state import ServerState, StateReader
 from demo.operator import ClientKey, Operator
@@ -13,6 +17,13 @@ from demo.ports import Ports
 
 MODEL = "gpt-5.5"
 PROMPT = "What does a sluice gate do?"
+_BODY = {
+    "model": MODEL,
+    "instructions": "Answer in two sentences.",
+    "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": PROMPT}]}],
+    "stream": True,
+    "store": False,
+}
 
 
 class TurnFailed(Exception):
@@ -44,23 +55,17 @@ class DemoClient:
         return f"127.0.0.1:{self.ports.admission}"
 
 
-async def show_http_turn(client: DemoClient, say: Callable[[str], None], write: Callable[[str], None]) -> None:
-    """Sends a turn over HTTP, writes the answer as it arrives, and shows the seats it holds half-way."""
+async def show_turns(client: DemoClient, say: Callable[[str], None], write: Callable[[str], None]) -> None:
+    """Sends a turn over HTTP and one over a WebSocket: writes the answers as they arrive, and the seats they hold."""
     say(f"POST {client.edge_url}/backend-api/codex/responses   “{PROMPT}”")
-    completed, shown = False, False
-    async for event in _turn(client):
-        if event["type"] == "response.output_text.delta":
-            write(event["delta"])
-        completed = completed or event["type"] == "response.completed"
-        if event["type"] == "response.output_text.delta" and not shown:
-            shown = True
-            state = await server_state(client.admission_target)
-    write("\n")
-    if not completed:
-        raise TurnFailed("the stream ended without response.completed")
+    state = await _show(http_turn(client), client, write)
     say("The seats it held while it streamed, as the admission server told over gRPC:")
     for line in state_table(state):
         say(line)
+    say(f"\nGET {client.edge_url}/backend-api/codex/responses, upgraded to a WebSocket   “{PROMPT}”")
+    state = await _show(websocket_turn(client), client, write)
+    lane = state.resource("lanes/proxy_websocket")
+    say(f"It held {lane.held if lane else 0} seat of lanes/proxy_websocket.")
 
 
 async def server_state(target: str) -> ServerState:
@@ -119,18 +124,12 @@ async def prepare(operator: Operator, *, ports: Ports, admin_token_file: Path) -
     return DemoClient(ports=ports, key=key, account_id=account_id, admin_token_file=admin_token_file)
 
 
-async def _turn(client: DemoClient) -> AsyncIterator[dict[str, str]]:
-    body = {
-        "model": MODEL,
-        "instructions": "Answer in two sentences.",
-        "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": PROMPT}]}],
-        "stream": True,
-        "store": False,
-    }
+async def http_turn(client: DemoClient) -> AsyncIterator[dict[str, Any]]:
+    """Sends the demo's turn over HTTP and yields its events as they arrive. Raises `TurnFailed`."""
     headers = {"authorization": f"Bearer {client.key.key}"}
     async with (
         httpx.AsyncClient(trust_env=False, timeout=30.0) as http,
-        http.stream("POST", f"{client.edge_url}/backend-api/codex/responses", json=body, headers=headers) as answer,
+        http.stream("POST", f"{client.edge_url}/backend-api/codex/responses", json=_BODY, headers=headers) as answer,
     ):
         if answer.status_code != 200:
             raise TurnFailed(f"{answer.status_code}: {(await answer.aread()).decode(errors='replace')}")
@@ -138,3 +137,34 @@ async def _turn(client: DemoClient) -> AsyncIterator[dict[str, str]]:
             data = line.removeprefix("data: ")
             if data not in (line, "[DONE]"):
                 yield json.loads(data)
+
+
+async def websocket_turn(client: DemoClient) -> AsyncIterator[dict[str, Any]]:
+    """Sends the demo's turn over a WebSocket and yields its events as they arrive. Raises `TurnFailed`."""
+    url = f"{client.edge_url}/backend-api/codex/responses".replace("http://", "ws://", 1)
+    headers = {"authorization": f"Bearer {client.key.key}"}
+    try:
+        async with connect(url, additional_headers=headers, proxy=None) as socket:
+            await socket.send(json.dumps({"type": "response.create", **_BODY}))
+            while True:
+                async with asyncio.timeout(30):
+                    event = json.loads(await socket.recv())
+                yield event
+                if event["type"] in ("response.completed", "response.failed", "error"):
+                    return
+    except (WebSocketException, TimeoutError) as error:
+        raise TurnFailed(f"the WebSocket failed: {error}") from error
+
+
+async def _show(events: AsyncIterator[dict[str, Any]], client: DemoClient, write: Callable[[str], None]) -> ServerState:
+    state = None
+    last: dict[str, Any] = {}
+    async for event in events:
+        last = event
+        if event["type"] == "response.output_text.delta":
+            write(event["delta"])
+            state = state or await server_state(client.admission_target)
+    write("\n")
+    if last.get("type") != "response.completed" or state is None:
+        raise TurnFailed(f"the turn did not end with response.completed but with {json.dumps(last)[:300]}")
+    return state
