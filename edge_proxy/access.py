@@ -6,8 +6,10 @@ Never a body, a key or an account's name.
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
 
+import orjson
 import structlog
 
 from edge_proxy.metrics import EdgeMetrics
@@ -39,12 +41,32 @@ class AccessRecord:
     tokens: dict[str, int] = field(default_factory=dict)
 
 
+Sink = Callable[[dict[str, Any]], None]
+
+
+def through_structlog(fields: dict[str, Any]) -> None:
+    """Writes an access line as every other log line."""
+    log.info("request", **fields)
+
+
+def json_lines(stream: BinaryIO, *, service: str) -> Sink:
+    """Returns a sink for lines of the same looks without the way through `logging`, which took a sixth of a request."""
+
+    def write(fields: dict[str, Any]) -> None:
+        frame = {"event": "request", "level": "info", "timestamp": datetime.now(UTC), "service": service}
+        stream.write(orjson.dumps({**fields, **frame}, option=orjson.OPT_UTC_Z) + b"\n")
+        stream.flush()
+
+    return write
+
+
 class AccessLog:
     """Writes records, and counts them."""
 
-    def __init__(self, metrics: EdgeMetrics, clock: Callable[[], float]) -> None:
+    def __init__(self, metrics: EdgeMetrics, clock: Callable[[], float], sink: Sink = through_structlog) -> None:
         self._metrics = metrics
         self._clock = clock
+        self._sink = sink
 
     def open(self, request_id: str, *, transport: str = "http") -> AccessRecord:
         """Returns the record of a request that begins now."""
@@ -78,7 +100,7 @@ class AccessLog:
         for name in ("model", "key_id", "code"):
             if value := getattr(record, name):
                 fields[name] = value
-        log.info("request", **fields, **record.tokens)
+        self._sink({**fields, **record.tokens})
 
 
 def hashed(account_id: str) -> str:

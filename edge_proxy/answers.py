@@ -6,14 +6,15 @@ is not decided here.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import orjson
 
-from admission_client.lease import Grant, GrantedAccount
+from admission_client.lease import Grant, GrantedAccount, TokenUsage
 from edge_proxy.access import AccessLog, AccessRecord
 from edge_proxy.attempts import TryFailed
+from edge_proxy.auth import Client
 from edge_proxy.body import Body
 from edge_proxy.catalogue import models_answer
 from edge_proxy.errors import EdgeError, UpstreamAnswered, UpstreamFailed, UpstreamTrouble
@@ -21,6 +22,7 @@ from edge_proxy.exchange import Exchange
 from edge_proxy.headers import client_headers
 from edge_proxy.metrics import EdgeMetrics
 from edge_proxy.outcome import SUCCESS, Verdict, judge_answer, judge_event, status_of, usage_in
+from edge_proxy.pool_usage import PoolUsage
 from edge_proxy.relay import EventSource, FailedEarly, StreamRelay, error_body, fold, stream_headers
 from edge_proxy.reports import AccountReporter
 from edge_proxy.routes import Dialect, Route
@@ -30,6 +32,7 @@ from edge_proxy.turn import ACCOUNT_RESPONSE_CREATES, RESPONSE_CREATE, TurnWatch
 from edge_proxy.upstream import UpstreamResponse
 
 _LARGEST_ANSWER = 64 * 1024 * 1024
+_TOKEN_COUNTS = tuple(count.name for count in fields(TokenUsage))
 _JSON = [(b"content-type", b"application/json")]
 
 
@@ -40,6 +43,7 @@ class Try:
     exchange: Exchange
     record: AccessRecord
     route: Route
+    client: Client
     grant: Grant
     account: GrantedAccount
     body: Body | None
@@ -59,10 +63,11 @@ Forward = Callable[[Try, UpstreamResponse], Awaitable[None]]
 class Answers:
     """The ways of an answer."""
 
-    def __init__(self, settings: EdgeSettings, metrics: EdgeMetrics, access: AccessLog) -> None:
+    def __init__(self, settings: EdgeSettings, metrics: EdgeMetrics, access: AccessLog, pool: PoolUsage) -> None:
         self._settings = settings
         self._metrics = metrics
         self._access = access
+        self._pool = pool
 
     async def forward(self, this: Try, response: UpstreamResponse, way: Forward) -> None:
         """Sends an answer on its way, if it is one. Raises `TryFailed` for an error that the client has not seen."""
@@ -82,8 +87,8 @@ class Answers:
         source = self._source(this, response, self._settings.stream_timeout)
         relay = StreamRelay(
             this.exchange,
-            response,
             source,
+            self._pool.applied(stream_headers(response.raw_headers), this.client),
             on_first_byte=lambda: self._note_first_byte(this),
             on_settled=lambda: note_end(this.record, this.reporter, this.watch),
             on_keepalive=self._metrics.keepalives.inc,
@@ -175,11 +180,11 @@ class Answers:
                 started = True
                 this.watch.visible = True
                 self._note_first_byte(this)
-                await this.exchange.start(200, stream_headers(response))
+                await this.exchange.start(200, stream_headers(response.raw_headers))
             await this.exchange.write(chunk)
         note_end(this.record, this.reporter, this.watch)
         if not started:
-            await this.exchange.start(200, stream_headers(response))
+            await this.exchange.start(200, stream_headers(response.raw_headers))
         await this.exchange.finish()
 
     async def _respond_folded(
@@ -189,7 +194,8 @@ class Answers:
             raise answered(judge_event(failure), failure)
         self._note_first_byte(this)
         headers = [(n, v) for n, v in client_headers(response.raw_headers) if n.lower() != b"content-type"]
-        await this.exchange.respond(200, [*_JSON, *headers], orjson.dumps(answer))
+        headers = self._pool.applied([*_JSON, *headers], this.client)
+        await this.exchange.respond(200, headers, orjson.dumps(answer))
 
     def _note_first_byte(self, this: Try) -> None:
         if this.record.first_byte is None:
@@ -214,7 +220,8 @@ def note_end(record: AccessRecord, reporter: AccountReporter, watch: TurnWatch) 
     record.outcome = "failed" if watch.failed else "completed"
     record.code = verdict.code
     if watch.usage is not None:
-        record.tokens = {name: count for name, count in asdict(watch.usage).items() if count}
+        told = {name: getattr(watch.usage, name) for name in _TOKEN_COUNTS}
+        record.tokens = {name: count for name, count in told.items() if count}
 
 
 def _is_compaction(item: Any) -> bool:

@@ -7,13 +7,14 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from admission_client.lease import Admission
-from edge_proxy.access import AccessLog
+from edge_proxy.access import AccessLog, Sink, through_structlog
 from edge_proxy.attempts import RetryBudget
 from edge_proxy.body import BodyReader, ByteBudget
 from edge_proxy.control import ControlApi
 from edge_proxy.drain import Drain
 from edge_proxy.line import LineParts
 from edge_proxy.metrics import EdgeMetrics
+from edge_proxy.pool_usage import PoolUsage
 from edge_proxy.proxy import HttpProxy
 from edge_proxy.settings import EdgeSettings
 from edge_proxy.upstream import Upstream
@@ -25,15 +26,23 @@ _JSON = [(b"content-type", b"application/json")]
 class EdgeApp:
     """The edge as an ASGI application. Use it as a block inside the running loop."""
 
-    def __init__(self, settings: EdgeSettings, admission: Admission, registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        admission: Admission,
+        registry: CollectorRegistry,
+        *,
+        access_sink: Sink = through_structlog,
+    ) -> None:
         self.drain = Drain()
         self._admission = admission
         self._was_ready = False
         self._upstream = Upstream(settings)
         self._control = ControlApi(settings.control_url) if settings.control_url else None
+        self._pool = PoolUsage(self._control, time.monotonic)
         metrics = EdgeMetrics(registry)
         budget = ByteBudget(settings.body_budget // settings.workers, on_change=metrics.body_bytes.set)
-        access = AccessLog(metrics, time.monotonic)
+        access = AccessLog(metrics, time.monotonic, access_sink)
         retries = RetryBudget(settings.retry_budget, per=60.0, clock=time.monotonic)
         self._sockets = SocketProxy(
             LineParts(
@@ -53,6 +62,7 @@ class EdgeApp:
             admission=admission,
             upstream=self._upstream,
             control=self._control,
+            pool=self._pool,
             bodies=BodyReader(budget, timeout=settings.body_timeout, progress_timeout=settings.body_progress_timeout),
             retries=retries,
             metrics=metrics,
@@ -65,6 +75,7 @@ class EdgeApp:
         return self
 
     async def __aexit__(self, *raised: object) -> None:
+        await self._pool.close()
         await self._upstream.close()
         if self._control is not None:
             await self._control.close()

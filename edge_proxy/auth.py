@@ -9,6 +9,7 @@ import ipaddress
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import orjson
 
@@ -51,6 +52,7 @@ def looks_like_jwt(credential: str) -> bool:
     return credential.startswith("eyJ") and credential.count(".") == 2
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(peer: str) -> bool:
     """Returns whether an address is of this machine."""
     try:

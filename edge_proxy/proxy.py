@@ -27,6 +27,7 @@ from edge_proxy.headers import upstream_headers
 from edge_proxy.metrics import EdgeMetrics
 from edge_proxy.outcome import TRANSIENT
 from edge_proxy.payload import Prepare, compaction_payload, turn_payload, untouched
+from edge_proxy.pool_usage import PoolUsage
 from edge_proxy.relay import end_stream
 from edge_proxy.reports import AccountReporter
 from edge_proxy.routes import Answerer, Dialect, Route, match
@@ -73,6 +74,7 @@ class HttpProxy:
         admission: Admission,
         upstream: Upstream,
         control: ControlApi | None,
+        pool: PoolUsage,
         bodies: BodyReader,
         retries: RetryBudget,
         metrics: EdgeMetrics,
@@ -91,7 +93,7 @@ class HttpProxy:
         self._drain = drain
         self._clock = clock
         self._keyless = settings.keyless == "loopback"
-        self._answers = Answers(settings, metrics, access)
+        self._answers = Answers(settings, metrics, access, pool)
         self._answerers: dict[Answerer, Callable[[_Asked], Awaitable[None]]] = {
             Answerer.TURN: self._turn,
             Answerer.COMPACT: self._compact,
@@ -261,7 +263,7 @@ class HttpProxy:
             record.attempts += 1
             watch = TurnWatch()
             reporter = AccountReporter(self._admission, account, client, watch)
-            this = Try(asked.exchange, record, asked.route, grant, account, work.body, watch, reporter)
+            this = Try(asked.exchange, record, asked.route, client, grant, account, work.body, watch, reporter)
             try:
                 await self._send(this, work)
             except UpstreamFailed as error:

@@ -6,7 +6,7 @@ for a stream that has none) goes in between events only.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
@@ -106,16 +106,16 @@ class StreamRelay:
     def __init__(
         self,
         exchange: Exchange,
-        response: UpstreamResponse,
         source: EventSource,
+        headers: list[tuple[bytes, bytes]],
         *,
         on_first_byte: Callable[[], None],
         on_settled: Callable[[], None],
         on_keepalive: Callable[[], None],
     ) -> None:
         self._exchange = exchange
-        self._response = response
         self._source = source
+        self._headers = headers
         self._on_first_byte = on_first_byte
         self._on_settled = on_settled
         self._on_keepalive = on_keepalive
@@ -152,7 +152,7 @@ class StreamRelay:
     async def _begin(self) -> None:
         if not self._exchange.started:
             self._on_first_byte()
-            await self._exchange.start(200, stream_headers(self._response))
+            await self._exchange.start(200, self._headers)
 
     async def _keep_alive(self, *, safe: bool) -> None:
         # Held telemetry is forwarded later, as it came: a keepalive before it does no harm.
@@ -189,9 +189,9 @@ async def fold(source: EventSource) -> tuple[dict[str, Any], dict[str, Any]]:
     return final, source.watch.failure
 
 
-def stream_headers(response: UpstreamResponse) -> list[tuple[bytes, bytes]]:
+def stream_headers(received: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Returns the headers of a streamed answer: the upstream's, and what keeps buffers out of its way."""
-    passed = client_headers(response.raw_headers)
+    passed = client_headers(received)
     kept = [(name, value) for name, value in passed if name.lower() not in {b"cache-control", b"content-type"}]
     return [
         *kept,

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import sys
 from collections.abc import Iterator
 
 import structlog
@@ -15,6 +16,7 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from admission_client.session import AdmissionClient
+from edge_proxy.access import json_lines, through_structlog
 from edge_proxy.app import EdgeApp
 from edge_proxy.settings import EdgeSettings
 from edge_proxy.supervisor import address_of
@@ -42,10 +44,11 @@ async def serve_worker(
     for name in _CHATTY:  # they tell of every socket that opens and closes; the access log does that better
         logging.getLogger(name).setLevel(logging.WARNING)
     instance = f"{settings.instance}/{slot}"
+    access_sink = through_structlog if sys.stderr.isatty() else json_lines(sys.stderr.buffer, service="edge_proxy")
     token = settings.admission_token.get_secret_value()
     async with (
         AdmissionClient(settings.admission_target, token, instance) as admission,
-        EdgeApp(settings, admission, registry) as app,
+        EdgeApp(settings, admission, registry, access_sink=access_sink) as app,
     ):
         server = EdgeServer(server_config(app, settings))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
