@@ -4,7 +4,7 @@ A policy is checked as a whole, then applied as a whole. What is held stays held
 kept, closed, for as long as somebody holds a seat of it, so that the seat can be given back.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -297,9 +297,7 @@ class Catalogue:
                 ):
                     raise BadName(f"{name!r} is unknown", i)
                 parts.append(resource)
-        lane = next((i for i, p in enumerate(parts) if isinstance(p, Resource) and p.family.kind is Kind.LANE), None)
-        if lane is not None and len(parts) > 1:
-            raise BadName("a lane is taken alone, before its work", lane)
+        _check_lane_alone(parts)
         at = next((i for i, part in enumerate(parts) if _is_account(part)), len(parts))
         fixed = tuple(part for part in parts if isinstance(part, Resource))
         return Shape(
@@ -309,6 +307,12 @@ class Catalogue:
             after=tuple(part for part in parts[at:] if not _is_account(part)),
             fixed=fixed if len(fixed) == len(parts) else None,
         )
+
+
+def _check_lane_alone(parts: Sequence[Part]) -> None:
+    for i, part in enumerate(parts):
+        if isinstance(part, Resource) and part.family.kind is Kind.LANE and len(parts) > 1:
+            raise BadName("a lane is taken alone, before its work", i)
 
 
 def _is_account(part: Part) -> bool:

@@ -20,7 +20,7 @@ import heapq
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from admission_server.accounts import NEVER, NOTHING, Account, Report, Verdict
@@ -189,8 +189,15 @@ class Ledger:
     # --- what happened and is to be delivered ------------------------------------------------------------------------
 
     def now(self) -> float:
-        """Returns the time as deadlines count it: without the time in which this process was paused."""
-        return self._clock() - self._paused_for
+        """Returns the time as deadlines count it: without the time in which this process was paused.
+
+        After a pause the clock stands still until the next tick has noticed: what is handled before that, with a time
+        that is about to be taken back, would be given a deadline too late by the length of the pause.
+        """
+        clock = self._clock()
+        if clock - self._last_tick > PAUSE:
+            clock = self._last_tick
+        return clock - self._paused_for
 
     def take_mail(self) -> list[Session]:
         """Returns the sessions that got mail since the last call; `Session.take_mail` empties a mailbox."""
@@ -210,12 +217,20 @@ class Ledger:
     # --- sessions ----------------------------------------------------------------------------------------------------
 
     def open(
-        self, session_id: str, *, instance: str, role: str, held: HeldList | None = None, unary: bool = False
+        self,
+        session_id: str,
+        *,
+        instance: str,
+        role: str,
+        held: HeldList | None = None,
+        epoch: int | None = None,
+        unary: bool = False,
     ) -> Opened:
         """Opens a session, or resumes it on a new stream. Raises `SessionRefused`.
 
         A known instance with a new session id ends its old session at once. Leases of `held` are taken back into the
-        books only when the session was known before a restart or has lapsed; otherwise they are dropped.
+        books when the session has lapsed, or they are from before a restart; otherwise they are dropped. `epoch` is the
+        one that the holder was welcomed in last (None: this one): of another one, its `seen` counts for nothing.
         """
         now = self.now()
         if session_id in self._superseded:
@@ -225,6 +240,8 @@ class Ledger:
             if (session.instance, session.role) != (instance, role):
                 raise SessionRefused("this session belongs to another instance or role")
             self.renew(session)
+            if held is not None and epoch not in (None, self.epoch):
+                held = replace(held, seen=0)
             seen = held.seen if held is not None else session.seen
             dropped = self._resync(session, held, now) if held is not None else ()
             session.resend_after(seen)
@@ -237,9 +254,10 @@ class Ledger:
         session.unary = unary
         self._instances[instance] = session
         self.renew(session)
-        may_claim = session_id in self.recovering or session_id in self._lapsed
+        # Who lapsed before a restart is known to nobody any more. Its streams run all the same: better counted than not.
+        older = self.epoch if session_id not in self._lapsed else self.epoch + 1
         self._lapsed.pop(session_id, None)
-        dropped = self._resync(session, held, now, may_claim=may_claim) if held is not None else ()
+        dropped = self._resync(session, held, now, claims_before=older) if held is not None else ()
         self._back(session_id)
         return Opened(session=session, resumed=False, dropped=dropped)
 
@@ -445,13 +463,13 @@ class Ledger:
             return self._fail(waiter, error.index, str(error))
         if key is None and KEY_FAMILY in acquire.resources:
             return self._fail(waiter, acquire.resources.index(KEY_FAMILY), "needs a key_sha256")
-        if len(session.leases) + len(shape.parts) > self.terms.session_leases:
-            return self._deny(waiter, Reason.SESSION_FULL, now)
         return True
 
     def _attempt(self, waiter: Waiter, now: float) -> Granted | Blocker:
         """Grants all seats, or returns the first thing, in request order, that stands in the way."""
         shape, acquire = waiter.shape, waiter.acquire
+        if len(waiter.session.leases) + len(shape.parts) > self.terms.session_leases:
+            return Unservable(Reason.SESSION_FULL)
         if shape.fixed is not None:
             blocker = self._first_full(shape.fixed, waiter)
             return blocker or self._grant(waiter, shape.fixed, None, now)
@@ -805,9 +823,9 @@ class Ledger:
 
     # --- comparing books ---------------------------------------------------------------------------------------------
 
-    def _resync(self, session: Session, held: HeldList, now: float, *, may_claim: bool = False) -> tuple[int, ...]:
+    def _resync(self, session: Session, held: HeldList, now: float, *, claims_before: int = 0) -> tuple[int, ...]:
         """Makes both sides' books equal: what the holder does not know, although it has seen the grant, is reclaimed;
-        what only the holder knows is adopted if it may claim, and dropped if not.
+        what only the holder knows is adopted if it is of an epoch before `claims_before`, and dropped if not.
         """
         session.acknowledge(held.seen)
         theirs = {lease.lease_id for lease in held.leases}
@@ -819,7 +837,7 @@ class Ledger:
         for claim in held.leases:
             if claim.lease_id in session.leases:
                 continue
-            if may_claim and self._adopt(session, claim, now):
+            if claim.lease_id >> 40 < claims_before and self._adopt(session, claim, now):
                 adopted += 1
             else:
                 dropped.append(claim.lease_id)

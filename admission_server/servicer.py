@@ -17,7 +17,7 @@ from admission.v1 import admission_service_pb2_grpc as session_grpc
 
 from admission_server import sessions
 from admission_server.accounts import Report
-from admission_server.decisions import EndReason, Failed
+from admission_server.decisions import EndReason, Failed, HeldList
 from admission_server.delivery import Delivery, Stream
 from admission_server.errors import (
     CallError,
@@ -111,9 +111,7 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
         if not first.HasField("hello"):
             raise Malformed("the first message must say hello", field="hello")
         session_id, instance, held = hello_from(first.hello)
-        opened = self._open(
-            session_id, instance, self._role(context), held=held if first.hello.HasField("held") else None
-        )
+        opened = self._open(session_id, instance, self._role(context), held=held, epoch=first.hello.epoch)
         stream = Stream(opened.session)
         fenced = self._delivery.attach(stream)
         if fenced is not None:
@@ -275,11 +273,22 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
             raise Unauthenticated("needs a role token: metadata 'authorization: Bearer <token>'")
         return role
 
-    def _open(self, session_id: str, instance: str, role: Role, *, held: Any = None, unary: bool = False) -> Opened:
+    def _open(
+        self,
+        session_id: str,
+        instance: str,
+        role: Role,
+        *,
+        held: HeldList | None = None,
+        epoch: int | None = None,
+        unary: bool = False,
+    ) -> Opened:
         if self._ledger.draining:
             raise Draining("the server is stopping", retry_after=1.0)
         try:
-            return self._ledger.open(session_id, instance=instance, role=role.value, held=held, unary=unary)
+            return self._ledger.open(
+                session_id, instance=instance, role=role.value, held=held, epoch=epoch, unary=unary
+            )
         except SessionRefused as refused:
             if refused.reason is EndReason.SUPERSEDED:
                 raise SessionSuperseded(str(refused)) from None

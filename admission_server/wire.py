@@ -102,11 +102,12 @@ def acquire_from(message: pb.Acquire) -> Acquire:
     return acquire
 
 
-def hello_from(message: session_pb.Hello) -> tuple[str, str, HeldList]:
-    """Reads a hello: session id, instance, what is held. Raises `Malformed`."""
+def hello_from(message: session_pb.Hello) -> tuple[str, str, HeldList | None]:
+    """Reads a hello: session id, instance, what is held if it says so. Raises `Malformed`."""
     check_instance(message.instance, "hello.instance")
     check_session_id(message.session_id, "hello.session_id")
-    return message.session_id, message.instance, _held_from(message.held, "hello.held")
+    held = _held_from(message.held, "hello.held") if message.HasField("held") else None
+    return message.session_id, message.instance, held
 
 
 def heartbeat_from(message: session_pb.Heartbeat) -> Heartbeat:
