@@ -2,7 +2,9 @@
 
 * `ports`: which port each process takes, and whether it is free
 * `services`: the processes and their environment
+* `endpoints`: where they are, for whoever talks to them
 * `stack`: start them, know when they are ready, start again what dies, stop them in order
 * `walkthrough`: a demo account, a demo key and the first turn, shown as it happens
+* `operator`: accounts, keys and limits over REST
 * `envfile`: `.demo/demo.env`, for scripts
 """

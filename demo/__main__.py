@@ -6,6 +6,7 @@ Exit status 0 means that it was stopped on purpose, or with `--once` that the fi
 import argparse
 import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import sys
@@ -13,12 +14,13 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from demo.endpoints import Endpoints
 from demo.envfile import EnvFile
 from demo.operator import Operator, OperatorError
 from demo.ports import Ports, PortTaken
 from demo.services import SystemOptions
 from demo.stack import NotReady, Stack
-from demo.walkthrough import DemoClient, TurnFailed, next_steps, prepare, show_turns
+from demo.walkthrough import DemoClient, TurnFailed, next_steps, prepare, show_turns, visit
 from service_runtime.private_files import read_private
 
 DEMO_DIRECTORY = Path(".demo")
@@ -30,6 +32,8 @@ def main() -> int:
     arguments = _parser().parse_args()
     ports = Ports() if arguments.port_base is None else Ports.from_base(arguments.port_base)
     try:
+        if arguments.command == "visit":
+            return asyncio.run(_until_stopped(visit_running_system()))
         if arguments.command == "up":
             ports.check_free(without=frozenset({"simulator"}))
             return asyncio.run(_until_stopped(up(ports)))
@@ -49,8 +53,9 @@ async def demo(ports: Ports, *, once: bool) -> None:
     say("Starting the simulator and the three processes…")
     try:
         async with Stack(SystemOptions(directory=directory, ports=ports), restart=True, say=say) as stack:
-            async with Operator(stack) as operator:
-                client = await prepare(operator, ports=ports, admin_token_file=stack.secrets.admin_token)
+            token_file = stack.secrets.admin_token
+            async with Operator(stack.endpoints, token_file) as operator:
+                client = await prepare(operator, endpoints=stack.endpoints, admin_token_file=token_file)
             await show_turns(client, say, write)
             env_file.write(demo_variables(client, stack))
             if once:
@@ -61,6 +66,16 @@ async def demo(ports: Ports, *, once: bool) -> None:
     finally:
         env_file.remove()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+async def visit_running_system() -> None:
+    """Shows the turns in a system that runs elsewhere, in containers: its places come as in `.demo/demo.env`."""
+    endpoints = Endpoints.from_variables(os.environ)
+    token_file = Path(os.environ["SLUICEGATE_DEMO_ADMIN_TOKEN_FILE"])
+    async with Operator(endpoints, token_file) as operator:
+        client = await visit(operator, endpoints=endpoints, admin_token_file=token_file)
+    await show_turns(client, say, write)
+    say(f"\nA key for your own turns through the published port: {client.key.key}")
 
 
 async def up(ports: Ports) -> None:
@@ -81,10 +96,7 @@ README.md says how to add accounts and keys. Running until Ctrl-C.""")
 def demo_variables(client: DemoClient, stack: Stack) -> dict[str, str]:
     """Returns the variables of `.demo/demo.env`."""
     return {
-        "SLUICEGATE_DEMO_EDGE_URL": client.edge_url,
-        "SLUICEGATE_DEMO_CONTROL_URL": client.control_url,
-        "SLUICEGATE_DEMO_ADMISSION_TARGET": client.admission_target,
-        "SLUICEGATE_DEMO_SIMULATOR_URL": f"http://127.0.0.1:{client.ports.simulator}",
+        **client.endpoints.variables(),
         "SLUICEGATE_DEMO_API_KEY": client.key.key,
         "SLUICEGATE_DEMO_ADMIN_TOKEN": read_private(stack.secrets.admin_token),
         "SLUICEGATE_DEMO_EDGE_TOKEN": read_private(stack.secrets.role_token("edge")),
@@ -104,7 +116,7 @@ def write(text: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="demo", description="Runs Sluicegate on this machine.")
-    parser.add_argument("command", nargs="?", choices=("demo", "up"), default="demo")
+    parser.add_argument("command", nargs="?", choices=("demo", "up", "visit"), default="demo")
     parser.add_argument("--once", action="store_true", help="end after the first answered turns")
     parser.add_argument("--port-base", type=int, metavar="N", help="use the ports from N on")
     return parser

@@ -2,12 +2,13 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
-from demo.stack import Stack
+from demo.endpoints import Endpoints
 from service_runtime.private_files import read_private
 
 
@@ -24,19 +25,14 @@ class ClientKey:
 
 
 class Operator:
-    """Talks to the control API of a stack with its admin token, and to its simulator."""
+    """Talks to the control API of a system with its admin token, and to its simulator."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, endpoints: Endpoints, admin_token_file: Path) -> None:
         self._control = httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{stack.ports.control}",
-            auth=_AdminToken(stack),
-            trust_env=False,
-            timeout=15.0,
+            base_url=endpoints.control, auth=_AdminToken(admin_token_file), trust_env=False, timeout=15.0
         )
-        self._simulator = httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{stack.ports.simulator}", trust_env=False, timeout=15.0
-        )
-        self._simulator_api = f"http://127.0.0.1:{stack.ports.simulator}/v1"
+        self._simulator = httpx.AsyncClient(base_url=endpoints.simulator, trust_env=False, timeout=15.0)
+        self._simulator_api = f"{endpoints.simulator}/v1"
 
     async def __aenter__(self) -> Self:
         return self
@@ -85,10 +81,10 @@ class Operator:
 
 
 class _AdminToken(httpx.Auth):
-    """Adds the admin token, which is there once the stack has been started."""
+    """Adds the admin token, read when it is needed: the file is there once the system has been started."""
 
-    def __init__(self, stack: Stack) -> None:
-        self._path = stack.secrets.admin_token
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         request.headers["authorization"] = f"Bearer {read_private(self._path)}"

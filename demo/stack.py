@@ -18,6 +18,7 @@ import grpc.aio
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from demo.endpoints import Endpoints
 from demo.services import Service, SystemOptions, command_of, services_of
 
 READY_WITHIN = 60.0
@@ -42,6 +43,7 @@ class Stack:
     ) -> None:
         self.options = options
         self.ports = options.ports
+        self.endpoints = Endpoints.on_loopback(options.ports)
         self.secrets = options.secrets
         self.services = {service.name: service for service in services_of(options)}
         self._restart = restart

@@ -12,10 +12,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from admission_client.state import ServerState, StateReader
+from demo.endpoints import Endpoints
 from demo.operator import ClientKey, Operator
-from demo.ports import Ports
 
 MODEL = "gpt-5.5"
+VISITOR = "demo"
 PROMPT = "What does a sluice gate do?"
 _BODY = {
     "model": MODEL,
@@ -34,35 +35,20 @@ class TurnFailed(Exception):
 class DemoClient:
     """Everything a script needs to know to use the running demo."""
 
-    ports: Ports
+    endpoints: Endpoints
     key: ClientKey
     account_id: str
     admin_token_file: Path
 
-    @property
-    def edge_url(self) -> str:
-        """Where clients go."""
-        return f"http://127.0.0.1:{self.ports.edge}"
-
-    @property
-    def control_url(self) -> str:
-        """Where operators go."""
-        return f"http://127.0.0.1:{self.ports.control}"
-
-    @property
-    def admission_target(self) -> str:
-        """Where grpcurl goes."""
-        return f"127.0.0.1:{self.ports.admission}"
-
 
 async def show_turns(client: DemoClient, say: Callable[[str], None], write: Callable[[str], None]) -> None:
     """Sends a turn over HTTP and one over a WebSocket: writes the answers as they arrive, and the seats they hold."""
-    say(f"POST {client.edge_url}/backend-api/codex/responses   “{PROMPT}”")
+    say(f"POST {client.endpoints.edge}/backend-api/codex/responses   “{PROMPT}”")
     state = await _show(http_turn(client), client, write)
     say("The seats it held while it streamed, as the admission server told over gRPC:")
     for line in state_table(state):
         say(line)
-    say(f"\nGET {client.edge_url}/backend-api/codex/responses, upgraded to a WebSocket   “{PROMPT}”")
+    say(f"\nGET {client.endpoints.edge}/backend-api/codex/responses, upgraded to a WebSocket   “{PROMPT}”")
     state = await _show(websocket_turn(client), client, write)
     lane = state.resource("lanes/proxy_websocket")
     say(f"It held {lane.held if lane else 0} seat of lanes/proxy_websocket.")
@@ -93,12 +79,12 @@ def next_steps(client: DemoClient) -> str:
     """Returns what to try next, ready to be pasted."""
     body = json.dumps({"model": MODEL, "input": PROMPT, "stream": True})
     return f"""
-  edge      {client.edge_url}
-  control   {client.control_url}     admin token in {client.admin_token_file}
-  admission {client.admission_target}  (gRPC)
+  edge      {client.endpoints.edge}
+  control   {client.endpoints.control}     admin token in {client.admin_token_file}
+  admission {client.endpoints.admission}  (gRPC)
 
 A turn with curl:
-  curl -N {client.edge_url}/v1/responses -H 'Authorization: Bearer {client.key.key}' \\
+  curl -N {client.endpoints.edge}/v1/responses -H 'Authorization: Bearer {client.key.key}' \\
        -H 'Content-Type: application/json' -d '{body}'
 
 The Codex CLI: put this into a config.toml, its folder into CODEX_HOME, and run
@@ -108,20 +94,32 @@ The Codex CLI: put this into a config.toml, its folder into CODEX_HOME, and run
   model_provider = "sluicegate"
   [model_providers.sluicegate]
   name = "OpenAI"
-  base_url = "{client.edge_url}/backend-api/codex"
+  base_url = "{client.endpoints.edge}/backend-api/codex"
   wire_api = "responses"
   env_key = "SLUICEGATE_KEY"
 
 What the admission server thinks right now:
-  grpcurl -plaintext {client.admission_target} admission.v1.StateService/GetState
+  grpcurl -plaintext {client.endpoints.admission} admission.v1.StateService/GetState
 """
 
 
-async def prepare(operator: Operator, *, ports: Ports, admin_token_file: Path) -> DemoClient:
+async def prepare(operator: Operator, *, endpoints: Endpoints, admin_token_file: Path) -> DemoClient:
     """Adds the demo's account and key."""
     account_id = await operator.add_chatgpt_account(email="demo@example.com", plan="plus")
     key = await operator.create_key("demo")
-    return DemoClient(ports=ports, key=key, account_id=account_id, admin_token_file=admin_token_file)
+    return DemoClient(endpoints=endpoints, key=key, account_id=account_id, admin_token_file=admin_token_file)
+
+
+async def visit(operator: Operator, *, endpoints: Endpoints, admin_token_file: Path) -> DemoClient:
+    """The same in a system that runs already and keeps its state: what an earlier visit left there is replaced, and the
+    account is one with an API key, which may name the simulator as its own upstream.
+    """
+    for account in (await operator.control("GET", "/api/accounts"))["items"]:
+        if account["name"] == VISITOR:
+            await operator.control("DELETE", f"/api/accounts/{account['id']}")
+    account_id = await operator.add_api_key_account(VISITOR)
+    key = await operator.create_key(VISITOR)
+    return DemoClient(endpoints=endpoints, key=key, account_id=account_id, admin_token_file=admin_token_file)
 
 
 async def http_turn(client: DemoClient) -> AsyncIterator[dict[str, Any]]:
@@ -129,7 +127,9 @@ async def http_turn(client: DemoClient) -> AsyncIterator[dict[str, Any]]:
     headers = {"authorization": f"Bearer {client.key.key}"}
     async with (
         httpx.AsyncClient(trust_env=False, timeout=30.0) as http,
-        http.stream("POST", f"{client.edge_url}/backend-api/codex/responses", json=_BODY, headers=headers) as answer,
+        http.stream(
+            "POST", f"{client.endpoints.edge}/backend-api/codex/responses", json=_BODY, headers=headers
+        ) as answer,
     ):
         if answer.status_code != 200:
             raise TurnFailed(f"{answer.status_code}: {(await answer.aread()).decode(errors='replace')}")
@@ -141,7 +141,7 @@ async def http_turn(client: DemoClient) -> AsyncIterator[dict[str, Any]]:
 
 async def websocket_turn(client: DemoClient) -> AsyncIterator[dict[str, Any]]:
     """Sends the demo's turn over a WebSocket and yields its events as they arrive. Raises `TurnFailed`."""
-    url = f"{client.edge_url}/backend-api/codex/responses".replace("http://", "ws://", 1)
+    url = f"{client.endpoints.edge}/backend-api/codex/responses".replace("http://", "ws://", 1)
     headers = {"authorization": f"Bearer {client.key.key}"}
     try:
         async with connect(url, additional_headers=headers, proxy=None) as socket:
@@ -163,7 +163,7 @@ async def _show(events: AsyncIterator[dict[str, Any]], client: DemoClient, write
         last = event
         if event["type"] == "response.output_text.delta":
             write(event["delta"])
-            state = state or await server_state(client.admission_target)
+            state = state or await server_state(client.endpoints.admission)
     write("\n")
     if last.get("type") != "response.completed" or state is None:
         raise TurnFailed(f"the turn did not end with response.completed but with {json.dumps(last)[:300]}")

@@ -1,6 +1,7 @@
 """The demo shows the lanes, the stages and whatever holds seats."""
 
 from admission_client.state import ResourceState, ServerState
+from demo.endpoints import Endpoints
 from demo.operator import ClientKey
 from demo.ports import Ports
 from demo.walkthrough import DemoClient, next_steps, state_table
@@ -56,7 +57,10 @@ def test_an_unlimited_resource_is_shown_as_such():
 
 def test_the_next_steps_hold_ready_made_lines_for_each_tool(tmp_path):
     client = DemoClient(
-        ports=Ports(), key=ClientKey(id="k", key="sk-demo"), account_id="a", admin_token_file=tmp_path / "admin-token"
+        endpoints=Endpoints.on_loopback(Ports()),
+        key=ClientKey(id="k", key="sk-demo"),
+        account_id="a",
+        admin_token_file=tmp_path / "admin-token",
     )
 
     steps = next_steps(client)

@@ -34,7 +34,7 @@ class RunningSystem:
     def __init__(self, options: SystemOptions) -> None:
         self.stack = Stack(options)
         self.ports = options.ports
-        self.operator = Operator(self.stack)
+        self.operator = Operator(self.stack.endpoints, self.stack.secrets.admin_token)
         self.edge = httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{options.ports.edge}",
             trust_env=False,
