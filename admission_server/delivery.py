@@ -11,7 +11,8 @@ import structlog
 
 from admission_server.decisions import Denied, EndReason, Failed
 from admission_server.errors import CallError, SessionEndedByServer, SessionSuperseded
-from admission_server.ledger import Event, LeaseReclaimed, Ledger, Refused, Resynced, SessionEnded
+from admission_server.events import Event, LeaseReclaimed, Refused, Resynced, SessionEnded
+from admission_server.ledger import Ledger
 from admission_server.resources import Granted
 from admission_server.sessions import Session
 

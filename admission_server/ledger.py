@@ -17,14 +17,13 @@ happen next is left in mailboxes (`take_mail`) and in `take_events`; the caller 
 """
 
 import heapq
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 from admission_server.accounts import NEVER, NOTHING, Account, Report, Verdict
-from admission_server.catalogue import BadName, Catalogue, Change, Key, Part, Shape
+from admission_server.catalogue import BadName, Catalogue, Change, Part
 from admission_server.decisions import (
     Acquire,
     Denied,
@@ -35,11 +34,13 @@ from admission_server.decisions import (
     HeldList,
     Reason,
 )
+from admission_server.events import Event, LeaseReclaimed, Refused, Resynced, SessionEnded
 from admission_server.policy import KEY_FAMILY, PolicyDelta, PolicySnapshot
-from admission_server.queueing import FairQueue, spread
-from admission_server.resources import Family, Granted, Holdings, Kind, Lease, Resource
+from admission_server.queueing import FairQueue
+from admission_server.resources import Granted, Holdings, Kind, Lease, Resource
 from admission_server.selection import NO_NEEDS, Pick, Pool, Unservable
 from admission_server.sessions import Buckets, Session, Withdrawn
+from admission_server.waiting import Waiter, family_of, refusal
 
 BUCKET = 0.25
 PAUSE = 1.0
@@ -82,63 +83,6 @@ class Opened:
     resumed: bool
     dropped: tuple[int, ...] = ()
     """Leases of the holder's list that are not its leases any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionEnded:
-    """Event: a session is over."""
-
-    session: Session
-    reason: EndReason
-    reclaimed: int
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseReclaimed:
-    """Event: a lease ended although its session lives: leaked or overheld."""
-
-    lease: Lease
-    reason: EndReason
-    held_for: float
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Event: an acquire was denied."""
-
-    session: Session
-    denied: Denied
-
-
-@dataclass(frozen=True, slots=True)
-class Resynced:
-    """Event: the books of both sides differed and were compared in full."""
-
-    session: Session
-    leaked: int
-    adopted: int
-    dropped: int
-
-
-Event = SessionEnded | LeaseReclaimed | Refused | Resynced
-
-
-class Waiter:
-    """An acquire that has no answer yet: where it waits (`at`, None when it is put aside), and until when."""
-
-    __slots__ = ("acquire", "arrived", "at", "deadline", "flow", "key", "queue", "seq", "session", "shape")
-
-    def __init__(self, seq: int, session: Session, acquire: Acquire, arrived: float) -> None:
-        self.seq = seq
-        self.session = session
-        self.acquire = acquire
-        self.arrived = arrived
-        self.deadline = NEVER
-        self.flow = ""
-        self.key: Key | None = None
-        self.shape = Shape()
-        self.at: Resource | Pool | None = None
-        self.queue: FairQueue[Waiter] | None = None
 
 
 Blocker = Resource | Pool | Unservable
@@ -254,7 +198,7 @@ class Ledger:
         session.unary = unary
         self._instances[instance] = session
         self.renew(session)
-        # Who lapsed before a restart is known to nobody any more. Its streams run all the same: better counted than not.
+        # Who lapsed before a restart is known to nobody now. Its streams run all the same: better counted than not.
         older = self.epoch if session_id not in self._lapsed else self.epoch + 1
         self._lapsed.pop(session_id, None)
         dropped = self._resync(session, held, now, claims_before=older) if held is not None else ()
@@ -262,7 +206,9 @@ class Ledger:
         return Opened(session=session, resumed=False, dropped=dropped)
 
     def renew(self, session: Session) -> None:
-        """Notes that a session was heard of."""
+        """Notes that a session was heard of. One that is over stays so: its stream may still be read for a moment."""
+        if session.over is not None:
+            return
         self._buckets.put(session, self.now() + self.terms.ttl + self.terms.grace)
 
     def heartbeat(self, session: Session, heartbeat: Heartbeat) -> tuple[int, ...]:
@@ -458,7 +404,7 @@ class Ledger:
             waiter.flow = f"self:{session.instance}"
         waiter.key = key
         try:
-            waiter.shape = shape = self.catalogue.shape(acquire.resources)
+            waiter.shape = self.catalogue.shape(acquire.resources)
         except BadName as error:
             return self._fail(waiter, error.index, str(error))
         if key is None and KEY_FAMILY in acquire.resources:
@@ -495,7 +441,7 @@ class Ledger:
         for resource in resources:
             held = len(resource.leases)
             ordinary, reattaching = resource.ceilings
-            if held >= ordinary and (held >= reattaching or not _reattaches(waiter)):
+            if held >= ordinary and (held >= reattaching or not waiter.reattaches):
                 return resource
             if held >= resource.fair_from and resource.exceeds_share(waiter.flow):
                 return Unservable(Reason.FAIR_SHARE, at=resource)
@@ -551,7 +497,7 @@ class Ledger:
         ):
             self._deny_blocked(waiter, blocker, now)
             return
-        queue = at.queue if isinstance(at, Pool) else at.queues[_reattaches(waiter)]
+        queue = at.queue if isinstance(at, Pool) else at.queues[waiter.reattaches]
         if waiter.queue is None or waiter.at is None:
             limit = self._queue_limit(at)
             if len(queue) >= limit or queue.waiting_of(waiter.flow) >= self.terms.flow_waiters:
@@ -664,7 +610,10 @@ class Ledger:
         if waiter.queue is None or waiter.deadline != deadline:
             return
         if waiter.at is None:
-            self._deny(waiter, Reason.RECOVERING if self.recovering else Reason.POLICY_UNAVAILABLE, now)
+            if self.recovering:
+                self._deny(waiter, Reason.RECOVERING, now, until=self.recovered_by)
+            else:
+                self._deny(waiter, Reason.POLICY_UNAVAILABLE, now)
             return
         outcome = self._attempt(waiter, now)
         if not isinstance(outcome, Granted):
@@ -695,7 +644,7 @@ class Ledger:
         elif blocker.settings.paused:
             self._deny(waiter, Reason.PAUSED, now, at=blocker)
         else:
-            hard = blocker.family.kind is Kind.ACCOUNT and _is_hard(waiter)
+            hard = blocker.family.kind is Kind.ACCOUNT and waiter.is_hard
             self._deny(waiter, Reason.OWNER_BUSY if hard else blocker.family.full_reason, now, at=blocker)
 
     def _deny(
@@ -710,10 +659,10 @@ class Ledger:
         """Answers no. Returns False, for those who return whether to go on."""
         waited_ahead = waiter.queue is not None
         self._leave(waiter)
-        denied = self._denied(waiter, reason, now, at=at, until=until)
+        denied = refusal(waiter, reason, at=at, until=until, now=now, random=self._random)
         session = waiter.session
         session.remember_refusal(denied)
-        family = _family(at) or waiter.shape.first
+        family = family_of(at) or waiter.shape.first
         if family is not None:
             family.count_denial(reason)
             if waited_ahead:
@@ -721,30 +670,6 @@ class Ledger:
         self._post(session, denied)
         self._events.append(Refused(session, denied))
         return False
-
-    def _denied(
-        self, waiter: Waiter, reason: Reason, now: float, *, at: Resource | Pool | None, until: float
-    ) -> Denied:
-        name, limit, held, waiting = _figures(at)
-        retry_after: float | None = None
-        if until < NEVER:
-            retry_after = float(max(1, math.ceil(until - now)))
-        elif reason is Reason.RECOVERING:
-            retry_after = float(max(1, math.ceil(self.recovered_by - now)))
-        elif reason in _COMPUTED and at is not None:
-            retry_after = at.turnover.retry_after(waiting=waiting, limit=limit, now=now, random=self._random)
-            at.turnover.refused(now)
-        elif reason in _SOON:
-            retry_after = spread(_SOON[reason], self._random)
-        return Denied(
-            request_id=waiter.acquire.request_id,
-            reason=reason,
-            resource=name,
-            limit=limit,
-            held=held,
-            waiters=waiting,
-            retry_after=retry_after,
-        )
 
     # --- ending ------------------------------------------------------------------------------------------------------
 
@@ -901,33 +826,6 @@ class Ledger:
             self._mail.append(session)
 
 
-_COMPUTED = frozenset(
-    {
-        Reason.LANE_FULL,
-        Reason.STAGE_FULL,
-        Reason.ACCOUNT_STREAMS_FULL,
-        Reason.ACCOUNT_RESPONSE_CREATES_FULL,
-        Reason.KEY_STREAMS_FULL,
-        Reason.FAIR_SHARE,
-        Reason.QUEUE_FULL,
-        Reason.OWNER_BUSY,
-    }
-)
-"""Reasons whose `retry_after` follows from how fast seats come back."""
-_SOON = {
-    Reason.PAUSED: 15.0,
-    Reason.DRAINING: 1.0,
-    Reason.SERVER_OVERLOADED: 2.0,
-    Reason.POLICY_UNAVAILABLE: 2.0,
-    Reason.CREDENTIAL_UNAVAILABLE: 5.0,
-    Reason.COOLING_DOWN: 1.0,
-    Reason.QUOTA_EXHAUSTED: 20.0,
-    Reason.SESSION_FULL: 1.0,
-    Reason.SESSION_STALE: 1.0,
-}
-"""About when to come back, where nothing can be computed."""
-
-
 def _filled_in(parts: Sequence[Part], own: Mapping[str, Resource]) -> list[Resource]:
     """Puts the key's and the account's resources where a family stands for them."""
     return [part if isinstance(part, Resource) else own[part.name] for part in parts]
@@ -939,34 +837,6 @@ def _always() -> bool:
 
 def _door(resource: Resource, reattach: int) -> Callable[[], bool]:
     return lambda: resource.has_room(reattach=bool(reattach))
-
-
-def _reattaches(waiter: Waiter) -> bool:
-    needs = waiter.acquire.needs
-    return needs is not None and (needs.reattach or _is_hard(waiter))
-
-
-def _is_hard(waiter: Waiter) -> bool:
-    needs = waiter.acquire.needs
-    return needs is not None and bool(needs.required_account_id or needs.required_owner_key)
-
-
-def _family(at: Resource | Pool | None) -> Family | None:
-    if isinstance(at, Pool):
-        return at.blocking_family()
-    return at.family if at is not None else None
-
-
-def _figures(at: Resource | Pool | None) -> tuple[str, int, int, int]:
-    """Returns name, limit, seats held and waiters of what an acquire was denied for."""
-    if at is None:
-        return ("", 0, 0, 0)
-    if isinstance(at, Resource):
-        return (at.name, at.settings.limit, len(at.leases), at.waiting)
-    family = at.blocking_family()
-    resources = [account.resources[family.name] for account in at.members if account.serving]
-    limits = [resource.settings.limit for resource in resources]
-    return (family.name, sum(limits) if all(limits) else 0, sum(len(r.leases) for r in resources), len(at.queue))
 
 
 def _remember(sessions: "OrderedDict[str, None]", session_id: str) -> None:

@@ -15,8 +15,8 @@ from admission_server.queueing import FairQueue, Turnover
 
 if TYPE_CHECKING:
     from admission_server.accounts import Account, Credential
-    from admission_server.ledger import Waiter
     from admission_server.sessions import Session
+    from admission_server.waiting import Waiter
 
 DEFAULT_QUEUE_LIMIT = 1_000
 SECONDS = (0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)

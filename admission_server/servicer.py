@@ -111,23 +111,38 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
         if not first.HasField("hello"):
             raise Malformed("the first message must say hello", field="hello")
         session_id, instance, held = hello_from(first.hello)
-        opened = self._open(session_id, instance, self._role(context), held=held, epoch=first.hello.epoch)
+        role = self._role(context)
+        known = self._ledger.sessions.get(session_id)
+        if known is not None and (known.instance, known.role) == (instance, role):
+            # What it gives back with its hello is not in its list any more; it must not be taken for leaked.
+            self._release(known, first.releases)
+        opened = self._open(session_id, instance, role, held=held, epoch=first.hello.epoch)
         stream = Stream(opened.session)
+        try:
+            await self._welcome_on(stream, opened, context)
+        except BaseException:
+            self._delivery.detach(stream)
+            raise
+        first.ClearField("heartbeat")
+        first.ClearField("close")
+        self._handle(stream, first)
+        return stream
+
+    async def _welcome_on(self, stream: Stream, opened: Opened, context: Context) -> None:
         fenced = self._delivery.attach(stream)
         if fenced is not None:
             fenced.fenced = True
             fenced.finish(StreamFenced("the session said hello on a newer stream"))
         self._delivery.deliver()
         await self._remember()
+        if stream.closed_by is not None:
+            # Fenced or ended while the disk was busy: the mail is for the stream that came after, if there is one.
+            raise stream.closed_by
         mail = opened.session.take_mail()
         welcome = session_pb.SessionResponse(number=mail.number, welcome=self._welcome(opened))
         self._fill(welcome, opened.session, mail.answers, mail.ended)
         await context.write(welcome)
         stream.wake.set()
-        first.ClearField("heartbeat")
-        first.ClearField("close")
-        self._handle(stream, first)
-        return stream
 
     async def _read(self, stream: Stream, requests: AsyncIterator[session_pb.SessionRequest]) -> None:
         async for request in requests:
@@ -141,8 +156,7 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
         """Does everything that one message says, in the order that the contract promises."""
         session, ledger = stream.session, self._ledger
         ledger.renew(session)
-        for release in request.releases:
-            ledger.release(session, release.lease_ids, release.request_id)
+        self._release(session, request.releases)
         if request.HasField("heartbeat"):
             heartbeat = heartbeat_from(request.heartbeat)
             stream.acknowledge(heartbeat.sequence, ledger.heartbeat(session, heartbeat))
@@ -157,6 +171,10 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
         if request.close:
             ledger.close(session)
         self._delivery.deliver()
+
+    def _release(self, session: Session, releases: Iterable[pb.Release]) -> None:
+        for release in releases:
+            self._ledger.release(session, release.lease_ids, release.request_id)
 
     async def _write(self, stream: Stream, context: Context) -> None:
         session = stream.session

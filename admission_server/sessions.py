@@ -14,7 +14,7 @@ from admission_server.decisions import Denied, EndReason, Failed
 from admission_server.resources import Granted, Lease
 
 if TYPE_CHECKING:
-    from admission_server.ledger import Waiter
+    from admission_server.waiting import Waiter
 
 MASK = 2**64 - 1
 REMEMBERED = 10_000
