@@ -1,0 +1,220 @@
+"""The three containers as people run them: built, started with the compose file, driven from outside."""
+
+import asyncio
+import json
+import os
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from demo.operator import ClientKey
+from tests.system.containers import SERVICES, Compose, engine_runs, is_ready
+from tests.system.running import TURN, events_of, eventually
+
+pytestmark = pytest.mark.timeout(900)
+ACCOUNT = {
+    "kind": "api_key",
+    "name": "simulated",
+    "base_url": "http://upstream_simulator:9999/v1",
+}
+
+
+class Published:
+    """The containers, an account and a key, seen through the published ports."""
+
+    def __init__(self, compose, grpcurl):
+        self.compose = compose
+        self.grpcurl = grpcurl
+        self.edge = f"http://127.0.0.1:{compose.ports.edge}"
+        self.control = f"http://127.0.0.1:{compose.ports.control}"
+        self.target = f"127.0.0.1:{compose.ports.admission}"
+        self.admin = {"authorization": f"Bearer {compose.secret('control_api', 'admin-token')}"}
+        self.http = httpx.AsyncClient(trust_env=False, timeout=30)
+
+    async def add_account_and_key(self):
+        made = json.loads(
+            self.compose.run(
+                "exec",
+                "-T",
+                "upstream_simulator",
+                "python",
+                "-c",
+                "import urllib.request as r; print(r.urlopen(r.Request('http://127.0.0.1:9999/__simulate/accounts', "
+                'b\'{"kind":"api_key"}\', {"content-type": "application/json"})).read().decode())',
+            )
+        )
+        added = await self.http.post(
+            f"{self.control}/api/accounts", json={**ACCOUNT, "api_key": made["api_key"]}, headers=self.admin
+        )
+        assert added.status_code == 201, added.text
+        key = (await self.http.post(f"{self.control}/api/keys", json={"name": "me"}, headers=self.admin)).json()
+        self.key = ClientKey(id=key["id"], key=key["key"])
+
+    @property
+    def client(self):
+        return {"authorization": f"Bearer {self.key.key}"}
+
+    def open_turn(self, simulate=""):
+        headers = {**self.client, **({"x-simulate": simulate} if simulate else {})}
+        return self.http.stream("POST", f"{self.edge}/backend-api/codex/responses", json=TURN, headers=headers)
+
+    async def turn(self, simulate=""):
+        async with self.open_turn(simulate) as answer:
+            await answer.aread()
+        return answer
+
+    async def serves(self):
+        try:
+            return (await self.turn()).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    async def state(self, method="GetState"):
+        process = await asyncio.create_subprocess_exec(
+            self.grpcurl,
+            "-plaintext",
+            self.target,
+            f"admission.v1.StateService/{method}",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(20):
+            output, _ = await process.communicate()
+        return json.loads(output) if output else {}
+
+    async def nothing_is_held(self):
+        return not (await self.state("ListLeases")).get("leases")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def published(grpcurl):
+    if not engine_runs():
+        if os.environ.get("CI"):
+            pytest.fail("no Docker engine with Compose answers here")
+        pytest.skip("no Docker engine with Compose answers here")
+    compose = Compose(f"sluicegate-test-{os.getpid()}")
+    with compose.up():
+        system = Published(compose, grpcurl)
+        await system.add_account_and_key()
+        await eventually(system.serves, what="a first turn is served")
+        yield system
+        await system.http.aclose()
+
+
+async def test_a_turn_is_served_through_the_published_port(published):
+    answer = await published.turn()
+
+    assert answer.status_code == 200
+    assert events_of(answer.text)[-1]["type"] == "response.completed"
+
+
+async def test_grpcurl_sees_the_lanes_from_outside(published):
+    state = await published.state()
+
+    assert "lanes/proxy_http" in {resource["name"] for resource in state["resources"]}
+
+
+async def test_each_container_is_an_ordinary_user_without_capabilities_that_can_write_to_its_volumes_only(published):
+    found = {service: published.compose.inside(service) for service in SERVICES}
+
+    for service, inside in found.items():
+        assert inside.user == "10001", service
+        assert inside.capabilities == 0, service
+        assert inside.no_new_privileges, service
+        assert inside.read_only, service
+    allowed = {"/dev", "/dev/shm", "/dev/mqueue"}
+    assert found["admission_server"].writable - allowed == {"/data"}
+    assert found["control_api"].writable - allowed == {"/data", "/tmp"}
+    assert found["edge_proxy"].writable - allowed == {"/tmp"}
+
+
+async def test_each_container_listens_on_its_service_port_only(published):
+    found = {service: published.compose.inside(service).listening for service in SERVICES}
+
+    assert found == {
+        "admission_server": frozenset({50051}),
+        "control_api": frozenset({8081}),
+        "edge_proxy": frozenset({8080}),
+    }
+
+
+async def test_only_the_edge_is_published_beyond_this_machine(published):
+    ports = {
+        service: json.loads(published.compose.run("ps", "--format", "json", service))["Publishers"]
+        for service in SERVICES
+    }
+
+    hosts = {
+        service: {entry["URL"] for entry in entries if entry["PublishedPort"]} for service, entries in ports.items()
+    }
+    assert hosts["admission_server"] == hosts["control_api"] == {"127.0.0.1"}
+    assert "0.0.0.0" in hosts["edge_proxy"]
+
+
+async def test_no_container_sees_another_ones_secrets(published):
+    seen = {
+        service: set(published.compose.run("exec", "-T", service, "ls", "/secrets").split()) for service in SERVICES
+    }
+
+    assert seen == {
+        "admission_server": {"tokens"},
+        "control_api": {"admission-token", "admin-token"},
+        "edge_proxy": {"admission-token"},
+    }
+
+
+async def test_the_images_hold_no_installer_no_simulator_and_no_tests(published):
+    script = (
+        "import importlib.util as u; "
+        "print([n for n in ('pip', 'setuptools', 'ensurepip', 'pytest', 'upstream_simulator', 'demo', 'tests', 'uv') "
+        "if u.find_spec(n)])"
+    )
+
+    found = {service: published.compose.run("exec", "-T", service, "python", "-c", script) for service in SERVICES}
+    assert {service: text.strip() for service, text in found.items()} == dict.fromkeys(SERVICES, "[]")
+
+
+@pytest.mark.parametrize("service", ["edge_proxy", "control_api", "admission_server"])
+async def test_a_killed_container_comes_back_and_all_seats_are_free(published, service):
+    streams = [asyncio.create_task(published.turn("slow=0.2,events=20")) for _ in range(5)]
+    await eventually(lambda: holds_seats(published), what="streams are running")
+    await asyncio.to_thread(published.compose.run, "kill", "--signal", "KILL", service)
+    await asyncio.gather(*streams, return_exceptions=True)
+    await asyncio.to_thread(published.compose.run, "up", "--detach", "--wait", "--no-recreate", service)
+    await eventually(published.serves, within=30, what=f"turns are served again after {service} was killed")
+    await eventually(published.nothing_is_held, within=15, what="every seat is free")
+
+
+async def test_stopping_in_order_loses_no_turn_that_is_shorter_than_the_drain(published):
+    async with published.open_turn("slow=0.2,events=20") as answer:
+        await eventually(lambda: holds_seats(published), what="the stream is running")
+        stopping = asyncio.create_task(published.compose.start("stop", "edge_proxy"))
+        body = (await answer.aread()).decode()
+        await stopping
+    status = json.loads(published.compose.run("ps", "--all", "--format", "json", "edge_proxy"))["ExitCode"]
+    await published.compose.start("start", "edge_proxy")
+    await eventually(lambda: is_ready(published.compose.ports.edge), what="the edge is back")
+
+    assert events_of(body)[-1]["type"] == "response.completed"
+    assert status == 0
+
+
+async def test_a_restart_of_everything_keeps_accounts_keys_and_limits(published):
+    await published.http.patch(
+        f"{published.control}/api/limits",
+        json={"resources": {"lanes/proxy_http": {"limit": 77}}},
+        headers=published.admin,
+    )
+    before = (await published.state())["epoch"]
+    await published.compose.start("restart", *SERVICES)
+    await eventually(lambda: is_ready(published.compose.ports.edge), within=40, what="the edge is back")
+    await eventually(published.serves, within=30, what="the same account and key serve again")
+    state = await published.state()
+
+    assert int(state["epoch"]) > int(before)
+    assert next(item["limit"] for item in state["resources"] if item["name"] == "lanes/proxy_http") == 77
+
+
+async def holds_seats(published):
+    return not await published.nothing_is_held()
