@@ -4,7 +4,7 @@ import argparse
 
 import uvloop
 
-from benchmarks import admission
+from benchmarks import admission, turns
 from benchmarks.report import Report
 
 
@@ -15,6 +15,7 @@ def main() -> None:
     seconds: float = parser.parse_args().seconds
     report = Report()
     uvloop.run(admission.run(report, seconds=seconds))
+    uvloop.run(turns.run(report, turns.Load()))
     print("\nNot reached: " + ("; ".join(report.missed) or "nothing"))
 
 

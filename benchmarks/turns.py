@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import uvloop
 
+from benchmarks.report import Report
 from demo.operator import Operator
 from demo.ports import Ports
 from demo.services import SystemOptions
 from demo.stack import Stack
 
+CPU_MS_A_TURN = 0.6
 OURS = ("edge_proxy", "admission_server", "control_api")
 _BODY = {
     "model": "gpt-5.5",
@@ -63,11 +66,13 @@ class TurnCost:
 
 async def measure_turns(load: Load) -> TurnCost:
     """Runs a system of its own and drives it."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))  # the processes inherit it, and need every core there is
     with tempfile.TemporaryDirectory(prefix="sluicegate-bench-") as directory:
         options = SystemOptions(
             directory=Path(directory), ports=Ports.free(), environment={"SLUICEGATE_SIMULATOR_EVENT_DELAY": "0"}
         )
-        async with Stack(options) as stack, Operator(stack) as operator:
+        async with Stack(options) as stack, Operator(stack.endpoints, stack.secrets.admin_token) as operator:
             key = await _prepare(operator, load)
             url = f"http://127.0.0.1:{options.ports.edge}/backend-api/codex/responses"
             headers = {"authorization": f"Bearer {key}", "x-simulate": f"events={load.deltas}"}
@@ -138,15 +143,15 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICK + sum(_cpu_seconds(int(child)) for child in children)
 
 
-def report(cost: TurnCost) -> str:
-    """Returns the numbers for people."""
-    lines = [
-        f"{cost.turns} turns in {cost.seconds:.1f} s: {cost.turns / cost.seconds:.0f} a second, {cost.failed} failed",
-        f"first byte {cost.first_byte_ms:.1f} ms, whole turn {cost.total_ms:.1f} ms (medians)",
-        f"CPU a turn: {cost.system_cpu_ms:.2f} ms for all of Sluicegate",
-        *(f"  {name:<20}{cpu:6.2f} ms" for name, cpu in cost.cpu_ms.items()),
-    ]
-    return "\n".join(lines)
+async def run(report: Report, load: Load) -> None:
+    """Measures, and reports what came out."""
+    report.section(f"Turns over HTTP through all processes, {load.callers} callers, {load.deltas} deltas an answer")
+    cost = await measure_turns(load)
+    report.line(f"{cost.turns} turns, {cost.failed} of them failed; {cost.turns / cost.seconds:,.0f} a second")
+    report.line(f"medians: first byte {cost.first_byte_ms:.1f} ms, whole turn {cost.total_ms:.1f} ms")
+    report.at_most("CPU ms a turn, all of Sluicegate", cost.system_cpu_ms, goal=CPU_MS_A_TURN)
+    for name, cpu in cost.cpu_ms.items():
+        report.line(f"    {name:<20}{cpu:6.2f} ms")
 
 
 def main(arguments: list[str]) -> None:
@@ -157,7 +162,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--callers", type=int, default=standard.callers)
     parser.add_argument("--deltas", type=int, default=standard.deltas, help="text deltas in each answer")
     parser.add_argument("--accounts", type=int, default=standard.accounts)
-    print(report(asyncio.run(measure_turns(Load(**vars(parser.parse_args(arguments)))))))
+    load = Load(**vars(parser.parse_args(arguments)))
+    uvloop.run(run(Report(), load))
 
 
 if __name__ == "__main__":
