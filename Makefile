@@ -13,6 +13,7 @@ PACKAGES := admission_client admission_server control_api demo edge_proxy servic
 DEMO_ARGS ?=
 UP_ARGS ?=
 TEST_ARGS ?=
+SEEDS ?= 3000
 
 .PHONY: help
 help: ## List the targets
@@ -39,6 +40,10 @@ up: $(READY) ## The three processes on embedded defaults, for real accounts (UP_
 .PHONY: test
 test: $(READY) ## All tests (TEST_ARGS="-k lease")
 	$(BIN)/pytest $(TEST_ARGS)
+
+.PHONY: simulate
+simulate: $(READY) ## Many seeds of the network simulation (SEEDS=3000)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 .PHONY: check
 check: $(READY) ## Format, lint, types, import map, contract, stubs, locks

@@ -93,6 +93,8 @@ class GrantedAccount:
     credential_version: int = 0
     owner_moved: bool = False
     streams_held: int = 0
+    private_upstream: bool = False
+    """Whether the upstream may be at a private, loopback or link-local address, and may be spoken to without TLS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

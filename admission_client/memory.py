@@ -302,6 +302,7 @@ def memory_account(account_id: str = "acc_1", *, kind: AccountKind = AccountKind
         account_id=account_id,
         kind=kind,
         base_url="http://127.0.0.1:9/backend-api",
+        private_upstream=True,
         upstream_account_id=f"upstream-{account_id}",
         access_token=f"token-{account_id}",
         credential_version=1,

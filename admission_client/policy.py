@@ -62,6 +62,8 @@ class AccountPolicy:
     models: tuple[str, ...] = ()
     weight: float = 1.0
     caps: tuple[ResourceSettings, ...] = ()
+    private_upstream: bool = False
+    """Whether its upstream may be at a private, loopback or link-local address, and may be spoken to without TLS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

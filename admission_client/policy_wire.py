@@ -88,6 +88,7 @@ def _account(account: AccountPolicy, now: float) -> pb.AccountPolicy:
         account_id=account.account_id,
         kind=wire.account_kind_to_wire(account.kind),
         base_url=account.base_url,
+        private_upstream=account.private_upstream,
         upstream_account_id=account.upstream_account_id,
         status=_STATUS_TO_WIRE[account.status],
         access_token=account.access_token,

@@ -174,6 +174,16 @@ class AdmissionClient:
         return self._holder.lease_count
 
     @property
+    def lease_ids(self) -> frozenset[int]:
+        """The leases that are held."""
+        return self._holder.lease_ids
+
+    @property
+    def live(self) -> bool:
+        """Whether something new may be started on leases that are held."""
+        return self._holder.live
+
+    @property
     def pending_count(self) -> int:
         """How many acquires wait for an answer."""
         return self._holder.pending_count

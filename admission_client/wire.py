@@ -129,6 +129,7 @@ def granted_account(message: pb.AccountGrant) -> GrantedAccount:
         account_id=message.account_id,
         kind=account_kind(message.kind),
         base_url=message.base_url,
+        private_upstream=message.private_upstream,
         upstream_account_id=message.upstream_account_id,
         access_token=message.access_token,
         credential_version=message.credential_version,

@@ -1,0 +1,184 @@
+"""One seed: a small world with its troubles, then peace, then the question whether everything came back."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from tests.simulation.edge import Edge, Temper
+from tests.simulation.invariants import Broken, Invariants
+from tests.simulation.server import TERMS, Server
+from tests.simulation.world import World
+
+TROUBLED = 25.0
+"""Seconds of trouble."""
+LONGEST_TURN = 60.0
+PEACE = TERMS.ttl + TERMS.grace + 3 * TERMS.heartbeat
+
+
+@dataclass
+class Outcome:
+    """How a seed went."""
+
+    seed: int
+    story: str
+    problem: str = ""
+    tail: tuple[str, ...] = ()
+    turns: int = 0
+    refusals: int = 0
+    checks: int = 0
+    longest_wait: float = 0.0
+
+
+@dataclass
+class Scenario:
+    """The world of one seed."""
+
+    seed: int
+    world: World = field(init=False)
+    edges: list[Edge] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.world = World(self.seed)
+        self.server = Server(self.world)
+        self.invariants = Invariants(self.server, self.edges)
+        source = self.world.random
+        self.temper = Temper(
+            callers=source.randrange(1, 6),
+            hold=source.choice([0.05, 0.3, 1.5]),
+            idle=source.choice([0.1, 0.5]),
+            impatience=source.choice([0.0, 0.1, 0.4]),
+        )
+        # Each seed is calm in some respects and wild in others, so that each kind of trouble is also seen alone.
+        self.troubles = {name: source.choice([0.0, 1.0, 4.0]) for name in sorted(_TROUBLES)}
+
+    def play(self) -> Outcome:
+        """Plays it from beginning to end."""
+        problem = ""
+        loop = self.world.loop
+        loop.set_exception_handler(self._complain)
+        loop.after_turn = self._check
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_until_complete(self._story())
+        except Broken as broken:
+            problem = str(broken)
+        except TimeoutError:
+            problem = "[lost waiter] callers did not come to an end"
+        finally:
+            self.world.end()
+            asyncio.set_event_loop(None)
+        return Outcome(
+            seed=self.seed,
+            story=self.world.story,
+            problem=problem,
+            tail=tuple(self.world.tail),
+            turns=sum(edge.turns for edge in self.edges),
+            refusals=sum(edge.refusals for edge in self.edges),
+            checks=self.invariants.checks,
+            longest_wait=max(edge.longest_wait for edge in self.edges),
+        )
+
+    async def _story(self) -> None:
+        self.server.start()
+        for number in range(self.world.random.randrange(1, 4)):
+            self._new_edge(f"edge-{number}", 0)
+        await self._trouble()
+        self.world.tell("peace")
+        for edge in self.edges:
+            edge.resting = True
+        await asyncio.sleep(PEACE)
+        async with asyncio.timeout(LONGEST_TURN):
+            while any(edge.busy for edge in self.edges if not edge.gone):
+                await asyncio.sleep(1.0)
+        await asyncio.sleep(PEACE)
+        self.invariants.check_rest()
+        for edge in self.edges:
+            edge.closing.set()
+        await asyncio.sleep(1.0)
+        for edge in self.edges:
+            if not edge.gone and not edge.closed:
+                raise Broken(f"{edge.name} does not end")
+        self.server.count()
+        self.invariants.check_history()
+
+    def _new_edge(self, instance: str, incarnation: int) -> None:
+        self.edges.append(
+            Edge(self.world, instance=instance, incarnation=incarnation, dial=self.server.dial, temper=self.temper)
+        )
+
+    async def _trouble(self) -> None:
+        rate = sum(self.troubles.values())
+        names = sorted(self.troubles)
+        while self.world.now < TROUBLED:
+            await self.world.rest(8.0 / rate if rate else TROUBLED)
+            if rate and self.world.now < TROUBLED:
+                (name,) = self.world.random.choices(names, [self.troubles[name] for name in names])
+                _TROUBLES[name](self)
+
+    # --- troubles
+
+    def break_stream(self) -> None:
+        """Breaks one stream, or all of them at once."""
+        streams = list(self.server.streams)
+        if streams and self.world.chance(0.8):
+            streams = [self.world.random.choice(streams)]
+        for stream in streams:
+            self.world.tell("a stream breaks")
+            stream.break_off()
+
+    def stall_stream(self) -> None:
+        """Lets nothing through on one stream for a while, perhaps longer than a session lives."""
+        if self.server.streams:
+            seconds = self.world.random.choice([0.2, 1.0, 2.0, 6.0])
+            self.world.tell(f"a stream stalls for {seconds}")
+            self.world.random.choice(self.server.streams).stall(seconds)
+
+    def pause_edge(self) -> None:
+        """Stops an edge for a while."""
+        for edge in self._one_living_edge():
+            edge.pause(self.world.random.choice([0.3, 1.5, 5.0]))
+
+    def pause_server(self) -> None:
+        """Stops the server for a while."""
+        if self.server.epoch is not None:
+            self.server.epoch.pause(self.world.random.choice([0.3, 1.5, 5.0]))
+
+    def kill_edge(self) -> None:
+        """Kills an edge; it comes back at once, later, or never."""
+        for edge in self._one_living_edge():
+            edge.kill()
+            back_in = self.world.random.choice([0.1, 2.0, 6.0, TROUBLED])
+            if self.world.now + back_in < TROUBLED:
+                self.world.loop.call_later(back_in, self._new_edge, edge.instance, edge.incarnation + 1)
+
+    def restart_server(self) -> None:
+        """Kills the server; it comes back with its registry."""
+        self.server.crash(self.world.random.choice([0.1, 0.5, 2.0, 5.0]))
+
+    def change_limits(self) -> None:
+        """Changes a limit."""
+        self.server.change_limits()
+
+    def _one_living_edge(self) -> list[Edge]:
+        living = [edge for edge in self.edges if not edge.gone]
+        return [self.world.random.choice(living)] if living else []
+
+    def _complain(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        error = context.get("exception")
+        if isinstance(error, Exception):
+            self.world.failures.append(f"unhandled: {error!r}")
+
+    def _check(self) -> None:
+        if self.world.failures:
+            raise Broken(self.world.failures[0])
+        self.invariants.check()
+
+
+_TROUBLES = {
+    "break a stream": Scenario.break_stream,
+    "stall a stream": Scenario.stall_stream,
+    "pause an edge": Scenario.pause_edge,
+    "pause the server": Scenario.pause_server,
+    "kill an edge": Scenario.kill_edge,
+    "restart the server": Scenario.restart_server,
+    "change a limit": Scenario.change_limits,
+}
