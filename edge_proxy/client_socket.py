@@ -1,6 +1,7 @@
 """The client's end of a WebSocket: ASGI below, frames above. Every wait on a client that does not read has an end."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,8 @@ import orjson
 
 from edge_proxy.errors import ClientGone, Refusal
 from edge_proxy.exchange import Request
+
+_LAST_LOOK = 1.0
 
 
 class ClientSocket:
@@ -36,6 +39,12 @@ class ClientSocket:
         ]
         await self._deliver({"type": "websocket.http.response.start", "status": refusal.status, "headers": headers})
         await self._deliver({"type": "websocket.http.response.body", "body": body})
+        # Uvicorn takes a handler that returns before the connection is gone for one that forgot to answer, and logs an
+        # error: the first message says that the answer was sent, the second that the connection is gone.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_LOOK):
+                await self._receive()
+                await self._receive()
 
     async def frame(self) -> str | None:
         """Returns the next frame; None stands for a binary one. Raises `ClientGone` when the socket has ended."""
