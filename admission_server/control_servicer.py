@@ -60,6 +60,8 @@ class ControlServicer(control_grpc.ControlServiceServicer):
                 failure = task.exception() if task.done() else None
                 if isinstance(failure, CallError):
                     controller.closed_by = failure
+                elif failure is not None:
+                    raise failure
         finally:
             reader.cancel()
             signaller.cancel()

@@ -209,7 +209,8 @@ class Ledger:
         """Notes that a session was heard of. One that is over stays so: its stream may still be read for a moment."""
         if session.over is not None:
             return
-        self._buckets.put(session, self.now() + self.terms.ttl + self.terms.grace)
+        if session.over is None:
+            self._buckets.put(session, self.now() + self.terms.ttl + self.terms.grace)
 
     def heartbeat(self, session: Session, heartbeat: Heartbeat) -> tuple[int, ...]:
         """Renews a session and compares books. Returns the leases of a complete list that are not the holder's.
@@ -244,7 +245,7 @@ class Ledger:
 
     def close(self, session: Session) -> int:
         """Ends a session in order. Returns how many leases ended with it."""
-        return self._end_session(session, EndReason.RELEASED)
+        return self._end_session(session, EndReason.RELEASED) if session.over is None else 0
 
     def forget(self, session_id: str) -> int | None:
         """Ends a session by hand, also one that is missing since a restart. Returns how many leases ended, None for a
@@ -336,6 +337,10 @@ class Ledger:
         if gap > PAUSE:
             self._paused_for += gap
         now = self.now()
+        if self.recovering and now >= self.recovered_by:
+            for session_id in list(self.recovering):
+                _remember(self._lapsed, session_id)
+                self._back(session_id)
         for account in self.catalogue.selector.due(now):
             self._wake_account(account, now)
         while self._deadlines and self._deadlines[0][0] <= now:
@@ -345,10 +350,6 @@ class Ledger:
         if now >= self._overheld_at:
             self._overheld_at = now + OVERHELD_EVERY
             self._end_overheld(now)
-        if self.recovering and now >= self.recovered_by:
-            for session_id in list(self.recovering):
-                _remember(self._lapsed, session_id)
-                self._back(session_id)
 
     def drain(self) -> None:
         """Answers everybody who waits, and whoever asks from now on, that the server is stopping."""
@@ -374,7 +375,8 @@ class Ledger:
         elif self.overloaded:
             self._deny(waiter, Reason.SERVER_OVERLOADED, now)
         else:
-            self._enqueue(waiter, self._parked, None, min(now + self.terms.park, self._undecided_until(now)), now)
+            patience = self.terms.park if acquire.max_wait is None else min(self.terms.park, acquire.max_wait)
+            self._enqueue(waiter, self._parked, None, min(now + patience, self._undecided_until(now)), now)
 
     def _undecided_until(self, now: float) -> float:
         # Before the first policy, a controller that starts together with us is given the time that holders are.

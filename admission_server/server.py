@@ -62,7 +62,14 @@ class AdmissionServer:
         self._stack = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
-        """Begins to serve. Raises `StartupError`."""
+        """Begins to serve. Raises `StartupError`, and then nothing is left open."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _start(self) -> None:
         settings = self._settings
         try:
             roles = RoleTokens.from_file(settings.tokens_file)  # type: ignore[arg-type]  # the settings insist on it
@@ -87,7 +94,7 @@ class AdmissionServer:
         self._lag = LoopLag()
         self._background: set[asyncio.Task[None]] = set()
         self._delivery = Delivery(self.ledger, remember=self._remember_soon)
-        signals = SignalBoard()
+        self._signals = signals = SignalBoard()
         self._health = HealthServicer()
         self._server = self._build_server(roles)
         self._add_services(roles, signals, random)

@@ -99,6 +99,11 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
             reader.cancel()
             writer.cancel()
             self._delivery.detach(stream)
+            _, broken = await asyncio.gather(reader, writer, return_exceptions=True)
+        if isinstance(broken, Exception):
+            # The holder is gone in the middle of a message. Its session lives on, and its answers will be sent again.
+            log.debug("stream broke", session_id=stream.session.session_id, problem=repr(broken))
+            return
         if stream.closed_by is not None:
             await abort(context, stream.closed_by)
 
@@ -150,7 +155,7 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
                 return
             self._handle(stream, request)
             while len(stream.session.answers) > MOST_UNSENT and not stream.finished:  # noqa: ASYNC110  # rare
-                await asyncio.sleep(0.01)  # rare; the writer says nothing when it catches up
+                await asyncio.sleep(0.01)
 
     def _handle(self, stream: Stream, request: session_pb.SessionRequest) -> None:
         """Does everything that one message says, in the order that the contract promises."""
@@ -172,7 +177,7 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
             ledger.close(session)
         self._delivery.deliver()
 
-    def _release(self, session: Session, releases: Iterable[pb.Release]) -> None:
+    def _release(self, session: sessions.Session, releases: Iterable[pb.Release]) -> None:
         for release in releases:
             self._ledger.release(session, release.lease_ids, release.request_id)
 
