@@ -62,6 +62,7 @@ class AccountPolicy:
     account_id: str
     kind: str
     base_url: str = ""
+    private_upstream: bool = False
     upstream_account_id: str = ""
     status: Status = Status.ACTIVE
     blocked_for: float | None = None

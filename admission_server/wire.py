@@ -267,6 +267,7 @@ def _grant_of(answer: Granted, *, with_credential: bool) -> pb.Answer:
         grant.account.account_id = account.account_id
         grant.account.kind = KIND_NUMBERS[policy.kind]
         grant.account.base_url = policy.base_url
+        grant.account.private_upstream = policy.private_upstream
         grant.account.upstream_account_id = policy.upstream_account_id
         grant.account.owner_moved = answer.owner_moved
         grant.account.streams_held = answer.streams_held
@@ -337,6 +338,7 @@ def _accounts_from(messages: Iterable[control_pb.AccountPolicy], path: str) -> t
                 account_id=message.account_id,
                 kind=_KINDS.get(message.kind, ""),
                 base_url=message.base_url,
+                private_upstream=message.private_upstream,
                 upstream_account_id=message.upstream_account_id,
                 status=_STATUSES[message.status],
                 blocked_for=seconds(message.blocked_for) if message.HasField("blocked_for") else None,

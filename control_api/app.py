@@ -160,7 +160,7 @@ async def _open_store(settings: ControlSettings, stack: AsyncExitStack) -> _Stor
         vault=vault,
         changes=changes,
         upstream_base_url=settings.upstream_base_url,
-        allow_private=settings.allow_private_upstreams,
+        private_hosts=settings.private_hosts,
     )
     await accounts.adopt_settings()
     return _Store(
@@ -182,7 +182,7 @@ async def _open_services(
     # Redirects are never followed: an upstream must not be able to send tokens elsewhere.
     client = await stack.enter_async_context(
         httpx.AsyncClient(
-            transport=CheckedTransport(httpx.AsyncHTTPTransport(), allow_private=settings.allow_private_upstreams),
+            transport=CheckedTransport(httpx.AsyncHTTPTransport(), private_hosts=settings.private_hosts),
             headers={"user-agent": f"sluicegate/{VERSION}"},
             follow_redirects=False,
             trust_env=False,

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from service_runtime.addresses import PrivateHosts
 from service_runtime.settings import ServiceSettings
 
 Limit = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -52,8 +53,9 @@ class ControlSettings(ServiceSettings):
     """Backend of `chatgpt` accounts."""
     auth_base_url: str = "https://auth.openai.com"
     """Auth server that signs accounts in and refreshes their tokens."""
-    allow_private_upstreams: bool = False
-    """Whether upstreams may be private, loopback or link-local addresses, and those plain http."""
+    allow_private_upstreams: str = "false"
+    """Upstreams and auth servers that may be at private, loopback or link-local addresses, and those with plain http:
+    host names with commas between them, or `true` for all."""
     metrics_host: str = "127.0.0.1"
     """Address of the metrics."""
     metrics_port: int = Field(default=9103, ge=0, le=65535)
@@ -92,6 +94,17 @@ class ControlSettings(ServiceSettings):
         if not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         return value.rstrip("/")
+
+    @field_validator("allow_private_upstreams")
+    @classmethod
+    def _names_hosts(cls, value: str) -> str:
+        PrivateHosts.of(value)
+        return value
+
+    @property
+    def private_hosts(self) -> PrivateHosts:
+        """The hosts that may be at private, loopback or link-local addresses."""
+        return PrivateHosts.of(self.allow_private_upstreams)
 
     @property
     def effective_database_url(self) -> str:

@@ -96,6 +96,7 @@ class UpstreamTrouble(enum.Enum):
     TOO_LARGE = "stream_event_too_large"
     MALFORMED = "upstream_error"
     UNAUTHORISED = "upstream_auth_unavailable"
+    ADDRESS_REFUSED = "upstream_address_refused"
 
 
 class UpstreamFailed(EdgeError):
@@ -244,6 +245,7 @@ _TROUBLES: dict[UpstreamTrouble, _Look] = {
     UpstreamTrouble.TOO_LARGE: _Look(502, "stream_event_too_large"),
     UpstreamTrouble.MALFORMED: _Look(502, "upstream_error"),
     UpstreamTrouble.UNAUTHORISED: _Look(503, "upstream_auth_unavailable", default_retry=10),
+    UpstreamTrouble.ADDRESS_REFUSED: _Look(502, "upstream_address_refused"),
 }
 
 _UNEXPECTED = _Look(500, "internal_error")

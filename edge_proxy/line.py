@@ -28,7 +28,7 @@ from edge_proxy.frames import ClientFrame, addressed, backend_frame, http_body, 
 from edge_proxy.headers import TURN_STATE, upstream_headers
 from edge_proxy.interruption import Interruption
 from edge_proxy.metrics import EdgeMetrics
-from edge_proxy.outcome import TRANSIENT, Action, judge_answer, judge_event
+from edge_proxy.outcome import Action, judge_answer, judge_event, judge_trouble
 from edge_proxy.reports import AccountReporter
 from edge_proxy.routes import Dialect, Route
 from edge_proxy.settings import EdgeSettings
@@ -287,10 +287,11 @@ class Line:
         try:
             await self._with_upstream(this)
         except UpstreamFailed as error:
-            this.reporter.settle(TRANSIENT)
+            verdict = judge_trouble(error.trouble)
+            this.reporter.settle(verdict)
             await self._close_upstream()
             if not this.turn.watch.visible:
-                raise TryFailed(TRANSIENT, this.account, error) from error
+                raise TryFailed(verdict, this.account, error) from error
             raise
         except BaseException:
             await self._close_upstream()
@@ -369,7 +370,8 @@ class Line:
         body = http_body(turn.frame.document, normalised=self._is_normalised(this))
         headers = self._headers(this, accept="text/event-stream")
         url = f"{account.base_url}{self._route.target(account.kind)}"
-        async with self._parts.upstream.send("POST", url, headers, body) as response:
+        private = account.private_upstream
+        async with self._parts.upstream.send("POST", url, headers, body, private=private) as response:
             this.reporter.headers = response.headers
             if response.status != 200:
                 content = await response.body(within=self._parts.settings.headers_timeout)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from admission_client.lease import Credits, Outcome, RateLimitWindow, TokenUsage
+from edge_proxy.errors import UpstreamTrouble
 from edge_proxy.sse import json_object
 
 RATE_CODES = frozenset({"rate_limit_exceeded", "usage_limit_reached"})
@@ -62,6 +63,12 @@ class Verdict:
 SUCCESS = Verdict(outcome=Outcome.SUCCEEDED, action=Action.SURFACE, status=200)
 NEUTRAL = Verdict(outcome=Outcome.NEUTRAL, action=Action.SURFACE)
 TRANSIENT = Verdict(outcome=Outcome.TRANSIENT_ERROR, action=Action.FAIL_OVER)
+MISCONFIGURED = Verdict(outcome=Outcome.MISCONFIGURED, action=Action.FAIL_OVER)
+
+
+def judge_trouble(trouble: UpstreamTrouble) -> Verdict:
+    """Judges an upstream that gave no answer. An address that may not be used is the account's fault until mended."""
+    return MISCONFIGURED if trouble is UpstreamTrouble.ADDRESS_REFUSED else TRANSIENT
 
 
 def judge_answer(status: int, headers: Mapping[str, str], body: bytes) -> Verdict:

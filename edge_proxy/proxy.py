@@ -25,7 +25,7 @@ from edge_proxy.errors import ClientGone, EdgeError, RouteNotFound, UpstreamFail
 from edge_proxy.exchange import Exchange, Request
 from edge_proxy.headers import upstream_headers
 from edge_proxy.metrics import EdgeMetrics
-from edge_proxy.outcome import TRANSIENT
+from edge_proxy.outcome import judge_trouble
 from edge_proxy.payload import Prepare, compaction_payload, turn_payload, untouched
 from edge_proxy.pool_usage import PoolUsage
 from edge_proxy.relay import end_stream
@@ -267,9 +267,10 @@ class HttpProxy:
             try:
                 await self._send(this, work)
             except UpstreamFailed as error:
-                reporter.settle(TRANSIENT)
+                verdict = judge_trouble(error.trouble)
+                reporter.settle(verdict)
                 if not watch.visible:
-                    raise TryFailed(TRANSIENT, account, error) from error
+                    raise TryFailed(verdict, account, error) from error
                 raise
             finally:
                 reporter.settle_neutrally()
@@ -294,7 +295,9 @@ class HttpProxy:
         if this.route.answerer is Answerer.MODELS:
             url = f"{url}?{self._models_query(request)}"
         began = self._clock()
-        async with self._upstream.send(request.method, url, headers, content) as response:
+        async with self._upstream.send(
+            request.method, url, headers, content, private=account.private_upstream
+        ) as response:
             this.record.upstream_head = self._clock() - began
             this.reporter.headers = response.headers
             await self._answers.forward(this, response, work.forward)

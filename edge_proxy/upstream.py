@@ -1,4 +1,4 @@
-"""The way to the upstreams over HTTP: one aiohttp session for all requests of a process.
+"""The way to the upstreams over HTTP: one aiohttp session a kind of address, for all requests of a process.
 
 Every failure of the transport becomes an `UpstreamFailed` that says which; every answer, whatever its status, is
 returned. Leaving the block closes the answer: an upstream that still streams then sees its connection end.
@@ -14,6 +14,7 @@ from yarl import URL
 
 from edge_proxy.errors import UpstreamFailed, UpstreamTrouble
 from edge_proxy.settings import EdgeSettings
+from edge_proxy.upstream_address import AddressRefused, AddressRule
 
 _ERROR_BODY_LIMIT = 1024 * 1024
 _OUR_OWN_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
@@ -72,10 +73,15 @@ class Upstream:
     def __init__(self, settings: EdgeSettings) -> None:
         self._connect_timeout = settings.connect_timeout
         self._headers_timeout = settings.headers_timeout
-        self._session = aiohttp.ClientSession(
+        # Accounts with different rules share no connection: an open one would not be asked about again.
+        rules = [AddressRule(secure, private) for secure in (True, False) for private in (True, False)]
+        self._sessions = {rule: self._session(rule) for rule in rules}
+
+    def _session(self, rule: AddressRule) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
             # The limits are the admission server's business; a second, hidden queue here would only add waiting.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_POOL_KEEPALIVE),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_POOL_KEEPALIVE, socket_factory=rule.socket_to),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=_OUR_OWN_HEADERS,
             auto_decompress=True,
@@ -84,10 +90,20 @@ class Upstream:
 
     @asynccontextmanager
     async def send(
-        self, method: str, url: str, headers: list[tuple[str, str]], body: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        headers: list[tuple[str, str]],
+        body: bytes | None = None,
+        *,
+        private: bool,
     ) -> AsyncIterator[UpstreamResponse]:
-        """Yields the answer as soon as its head is there. Raises `UpstreamFailed`."""
-        response = await self._head(method, url, headers, body)
+        """Yields the answer as soon as its head is there. Raises `UpstreamFailed`.
+
+        `private`: whether the upstream may be at a private address, and may be spoken to without TLS.
+        """
+        session = self._sessions[AddressRule(url.startswith("https:"), private)]
+        response = await self._head(session, method, url, headers, body)
         try:
             yield UpstreamResponse(response)
         finally:
@@ -98,13 +114,18 @@ class Upstream:
                 response.close()
 
     async def _head(
-        self, method: str, url: str, headers: list[tuple[str, str]], body: bytes | None
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: str,
+        headers: list[tuple[str, str]],
+        body: bytes | None,
     ) -> aiohttp.ClientResponse:
         # A large body goes out in parts, so that it does not hold up the loop.
         data = io.BytesIO(body) if body and len(body) > _WRITTEN_AT_ONCE else body
         try:
             async with asyncio.timeout(self._connect_timeout + self._headers_timeout):
-                return await self._session.request(
+                return await session.request(
                     method, URL(url, encoded=True), headers=headers, data=data, allow_redirects=False
                 )
         except aiohttp.ConnectionTimeoutError:
@@ -112,10 +133,13 @@ class Upstream:
         except TimeoutError:
             raise UpstreamFailed(UpstreamTrouble.TOO_LATE, "The upstream did not answer in time.") from None
         except aiohttp.ClientConnectorError as error:
+            if isinstance(error.os_error, AddressRefused):
+                raise UpstreamFailed(UpstreamTrouble.ADDRESS_REFUSED, str(error.os_error)) from None
             raise UpstreamFailed(UpstreamTrouble.UNREACHABLE, "The upstream cannot be reached.") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise UpstreamFailed(UpstreamTrouble.UNREACHABLE, "The upstream closed the connection.") from error
 
     async def close(self) -> None:
         """Closes all connections."""
-        await self._session.close()
+        for session in self._sessions.values():
+            await session.close()

@@ -7,6 +7,7 @@ them can only be served there.
 import asyncio
 from collections import deque
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
@@ -19,6 +20,7 @@ from edge_proxy.headers import socket_headers
 from edge_proxy.settings import EdgeSettings
 from edge_proxy.sse import EventTooLarge, SseParser
 from edge_proxy.upstream import UpstreamResponse
+from edge_proxy.upstream_address import AddressRefused, AddressRule
 
 _REMEMBERED = 64
 _PING_INTERVAL = 20.0
@@ -106,30 +108,48 @@ async def connect_upstream(
     url: str, headers: list[tuple[str, str]], account: GrantedAccount, settings: EdgeSettings
 ) -> UpstreamSocket:
     """Opens a socket. Raises `HandshakeRefused` and `UpstreamFailed`."""
-    agent = next((value for name, value in headers if name == "user-agent"), None)
     try:
-        connection = await _Connect(
-            "ws" + url.removeprefix("http"),
-            additional_headers=socket_headers(headers),
-            user_agent_header=agent,
-            compression=None,
-            proxy=None,
-            open_timeout=settings.handshake_timeout,
-            close_timeout=_CLOSE_TIMEOUT,
-            ping_interval=_PING_INTERVAL,
-            ping_timeout=_PING_TIMEOUT,
-            max_size=settings.frame_limit,
-            max_queue=_FRAMES_AHEAD,
-        )
+        async with asyncio.timeout(settings.handshake_timeout):
+            connection = await _handshake(url, headers, account, settings)
     except InvalidStatus as error:
         answer = error.response
         told = {name.lower(): value for name, value in answer.headers.raw_items()}
         raise HandshakeRefused(answer.status_code, told, bytes(answer.body or b"")) from error
     except TimeoutError:
         raise UpstreamFailed(UpstreamTrouble.TOO_LATE, "The upstream did not open a socket in time.") from None
+    except AddressRefused as error:
+        raise UpstreamFailed(UpstreamTrouble.ADDRESS_REFUSED, str(error)) from None
     except (OSError, InvalidHandshake, WebSocketException, websockets.InvalidURI) as error:
         raise UpstreamFailed(UpstreamTrouble.UNREACHABLE, "The upstream cannot be reached.") from error
     return UpstreamSocket(connection, account)
+
+
+async def _handshake(
+    url: str, headers: list[tuple[str, str]], account: GrantedAccount, settings: EdgeSettings
+) -> ClientConnection:
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    rule = AddressRule(secure, account.private_upstream)
+    wire = await rule.connect(parts.hostname or "", parts.port or (443 if secure else 80))
+    agent = next((value for name, value in headers if name == "user-agent"), None)
+    try:
+        return await _Connect(
+            "ws" + url.removeprefix("http"),
+            sock=wire,
+            additional_headers=socket_headers(headers),
+            user_agent_header=agent,
+            compression=None,
+            proxy=None,
+            open_timeout=None,
+            close_timeout=_CLOSE_TIMEOUT,
+            ping_interval=_PING_INTERVAL,
+            ping_timeout=_PING_TIMEOUT,
+            max_size=settings.frame_limit,
+            max_queue=_FRAMES_AHEAD,
+        )
+    except BaseException:
+        wire.close()
+        raise
 
 
 class StreamedFrames:

@@ -1,12 +1,11 @@
-"""Which upstream addresses are allowed, and an HTTP transport that checks them when it connects.
+"""Which upstream URLs are allowed, and an HTTP transport that checks addresses when it connects.
 
-A base URL is http or https, without credentials, query or fragment. Private, loopback and link-local addresses are for
-operators who said so, and plain http goes to nobody else. A name may resolve to something else a second later, so the
-check that counts is made on the very address that is connected to; redirects are not followed by any of our clients.
+A base URL is http or https, without credentials, query or fragment; `service_runtime.addresses` has the rules for
+addresses. A name may resolve to something else a second later, so the check that counts is made on the very address
+that is connected to; redirects are not followed by any of our clients.
 """
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
@@ -14,16 +13,16 @@ from urllib.parse import urlsplit
 import httpx
 
 from control_api.errors import InputRefused
+from service_runtime.addresses import PrivateHosts, address_in, refusal
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class AddressRefused(httpx.ConnectError):
     """The address that a name resolved to is not one that may be talked to."""
 
 
-def checked_base_url(url: str, *, allow_private: bool, field: str = "base_url") -> str:
+def checked_base_url(url: str, *, private_hosts: PrivateHosts, field: str = "base_url") -> str:
     """Returns the URL without a trailing slash. Raises `InputRefused` when it can never be allowed."""
     try:
         parts = urlsplit(url)
@@ -38,7 +37,8 @@ def checked_base_url(url: str, *, allow_private: bool, field: str = "base_url") 
         raise InputRefused("The URL must have neither a query nor a fragment.", field=field)
     if port == 0 or not url.isascii() or any(character <= " " or character == "\\" for character in url):
         raise InputRefused("This is not a URL.", field=field)
-    literal = _literal(parts.hostname)
+    allow_private = private_hosts.allow(parts.hostname)
+    literal = address_in(parts.hostname)
     if literal is not None and (
         reason := refusal(literal, secure=parts.scheme == "https", allow_private=allow_private)
     ):
@@ -48,17 +48,6 @@ def checked_base_url(url: str, *, allow_private: bool, field: str = "base_url") 
     return url.rstrip("/")
 
 
-def refusal(address: Address, *, secure: bool, allow_private: bool) -> str:
-    """Returns why an address must not be connected to; empty when it may be."""
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    address = mapped or address
-    if address.is_multicast or address.is_unspecified:
-        return "This address cannot be an upstream."
-    if not address.is_global:
-        return "" if allow_private else "Private, loopback and link-local addresses are not allowed."
-    return "" if secure else "Plain http is for private addresses only."
-
-
 class CheckedTransport(httpx.AsyncBaseTransport):
     """Resolves the host itself, refuses what is not allowed, and connects to the very address that it checked."""
 
@@ -66,11 +55,11 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         self,
         inner: httpx.AsyncBaseTransport,
         *,
-        allow_private: bool,
+        private_hosts: PrivateHosts,
         resolve: Resolve | None = None,
     ) -> None:
         self._inner = inner
-        self._allow_private = allow_private
+        self._private_hosts = private_hosts
         self._resolve = resolve or resolve_host
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -87,18 +76,20 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
     async def _checked(self, request: httpx.Request, host: str) -> str:
-        literal = _literal(host)
         try:
-            found = [str(literal)] if literal else await self._resolve(host, request.url.port or 443)
+            found = [host] if address_in(host) else await self._resolve(host, request.url.port or 443)
         except OSError as error:
             raise httpx.ConnectError(f"cannot resolve {host}: {error}", request=request) from None
         reason = "the name resolves to nothing"
         for text in found:
+            address = address_in(text)
+            if address is None:
+                continue
             reason = refusal(
-                ipaddress.ip_address(text), secure=request.url.scheme == "https", allow_private=self._allow_private
+                address, secure=request.url.scheme == "https", allow_private=self._private_hosts.allow(host)
             )
             if not reason:
-                return text
+                return str(address)
         raise AddressRefused(f"{host}: {reason}", request=request)
 
 
@@ -106,10 +97,3 @@ async def resolve_host(host: str, port: int) -> list[str]:
     """Returns the addresses of a name, IPv4 first: hosts without IPv6 are common, hosts without IPv4 are not."""
     infos = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(info[4][0]).partition("%")[0] for info in sorted(infos, key=lambda info: info[0] != socket.AF_INET)]
-
-
-def _literal(host: str) -> Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import func
@@ -24,6 +25,7 @@ from control_api.changes import PolicyChanges
 from control_api.database import Database
 from control_api.errors import Conflict, InputRefused, NotFound
 from control_api.vault import Vault, VaultError
+from service_runtime.addresses import PrivateHosts
 from service_runtime.process import StartupError
 
 HISTORY_KEPT = 500
@@ -48,14 +50,14 @@ class AccountService:
         vault: Vault,
         changes: PolicyChanges,
         upstream_base_url: str,
-        allow_private: bool,
+        private_hosts: PrivateHosts,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._vault = vault
         self._changes = changes
         self._upstream_base_url = upstream_base_url
-        self._allow_private = allow_private
+        self._private_hosts = private_hosts
         self._now = now
 
     async def adopt_settings(self) -> None:
@@ -95,7 +97,7 @@ class AccountService:
 
     async def add_api_key(self, wanted: ApiKeyAccountInput) -> Account:
         """Adds an account of kind `api_key`. Raises `InputRefused` for a base URL that is not allowed."""
-        base_url = checked_base_url(wanted.base_url, allow_private=self._allow_private)
+        base_url = checked_base_url(wanted.base_url, private_hosts=self._private_hosts)
         now = self._now()
         async with self._database.write() as session:
             account_id = f"{slug(wanted.name)}_{secrets.token_hex(4)}"
@@ -221,6 +223,10 @@ class AccountService:
         """Adds a line of history that changes nothing."""
         await self._note(session, account, event, reason)
 
+    def may_be_private(self, account: Account) -> bool:
+        """Returns whether the account's upstream may be at a private, loopback or link-local address."""
+        return self._private_hosts.allow(urlsplit(account.base_url).hostname or "")
+
     def access_token(self, account: Account) -> str:
         """Returns the bearer token for the upstream; empty when there is none. Secret."""
         return self._vault.decrypt(account.access_token) if account.access_token else ""
@@ -255,7 +261,7 @@ class AccountService:
         if account.kind != AccountKind.API_KEY:
             raise Conflict("Only accounts of kind api_key have a base URL and a key of their own.", code="wrong_kind")
         if patch.base_url is not None:
-            account.base_url = checked_base_url(patch.base_url, allow_private=self._allow_private)
+            account.base_url = checked_base_url(patch.base_url, private_hosts=self._private_hosts)
             account.credential_version += 1
         if patch.api_key is not None:
             account.access_token = self._vault.encrypt(api_key_of(patch.api_key.get_secret_value()))
@@ -272,7 +278,7 @@ class AccountService:
             id=account_id,
             kind=AccountKind.CHATGPT.value,
             seat_key=seat.key,
-            name=seat.email,
+            name=seat.email[:200],
             base_url=self._upstream_base_url,
             created_at=now,
             status_changed_at=now,

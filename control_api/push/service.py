@@ -77,6 +77,7 @@ class PolicyReader:
             account_id=account.id,
             kind=AccountKind(account.kind),
             base_url=account.base_url,
+            private_upstream=self._accounts.may_be_private(account),
             upstream_account_id=account.upstream_account_id,
             status=status,
             blocked_until=self._monotonic(blocked_until),

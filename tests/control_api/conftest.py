@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import httpx
@@ -22,6 +23,7 @@ from control_api.metrics import Metrics
 from control_api.refresh.service import RefreshService
 from control_api.usage.service import UsageService
 from control_api.vault import Vault
+from service_runtime.addresses import ALL_HOSTS
 from tests.control_api.running import (
     ROLE,
     Process,
@@ -64,7 +66,7 @@ class Parts:
     usage: UsageService
     metrics: Metrics
     clock: Clock
-    simulator: object
+    simulator: Any
 
     async def sign_in(self, **wish):
         """Makes an account at the simulator and imports it; returns its id here and there."""
@@ -80,7 +82,7 @@ class Parts:
 
     def new_refresh(self, **changes):
         """Another refresh service on the same database, as after a restart."""
-        arguments = {
+        arguments: dict[str, Any] = {
             "database": self.database,
             "accounts": self.accounts,
             "changes": self.changes,
@@ -115,10 +117,10 @@ async def open_parts(data_dir, simulator, clock):
         vault=vault,
         changes=changes,
         upstream_base_url=f"{simulator.url}/backend-api",
-        allow_private=True,
+        private_hosts=ALL_HOSTS,
         now=clock,
     )
-    transport = CheckedTransport(httpx.AsyncHTTPTransport(), allow_private=True)
+    transport = CheckedTransport(httpx.AsyncHTTPTransport(), private_hosts=ALL_HOSTS)
     async with httpx.AsyncClient(transport=transport) as client:
         auth_server = AuthServer(client, simulator.url)
         refresh = RefreshService(

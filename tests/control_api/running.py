@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import httpx
 from aiohttp import web
@@ -93,7 +95,7 @@ def settings_for(data_dir, *, simulator=None, admission_target="127.0.0.1:1", **
         "admin_token": ADMIN,
         "admission_token": ROLE,
         "admission_target": admission_target,
-        "allow_private_upstreams": True,
+        "allow_private_upstreams": "true",
         "usage_interval": 3_600.0,
         "login_callback_port": 0,
         **upstream,
@@ -144,7 +146,7 @@ class Process:
     """A process of this project."""
 
     def __init__(self, module, environment, log):
-        self._log = open(log, "ab")  # noqa: SIM115 (closed with the process)
+        self._log = Path(log).open("ab")  # noqa: SIM115 (closed with the process)
         self.process = subprocess.Popen(
             [sys.executable, "-m", module],
             env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", **environment},
@@ -170,3 +172,51 @@ async def healthy(url):
         async with httpx.AsyncClient(trust_env=False) as http:
             return (await http.get(f"{url}/health/ready")).status_code == 200
     return False
+
+
+def control_environment(folder, port, *, simulator, admission_target, **changes):
+    values = {
+        "DATA_DIR": folder / "control",
+        "PORT": port,
+        "METRICS_PORT": 0,
+        "ADMIN_TOKEN": ADMIN,
+        "ADMISSION_TOKEN": ROLE,
+        "ADMISSION_TARGET": admission_target,
+        "UPSTREAM_BASE_URL": f"{simulator.url}/backend-api",
+        "AUTH_BASE_URL": simulator.url,
+        "ALLOW_PRIVATE_UPSTREAMS": "true",
+        "USAGE_INTERVAL": 3600,
+        "LOGIN_CALLBACK_PORT": free_port(),
+        **changes,
+    }
+    return {f"SLUICEGATE_CONTROL_{name}": str(value) for name, value in values.items()}
+
+
+class ControlProcess:
+    """The control API as a process, which can be killed and started again on the same data."""
+
+    def __init__(self, folder, *, simulator, admission_target, **changes):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "control.log"
+        self._environment = control_environment(
+            folder, self.port, simulator=simulator, admission_target=admission_target, **changes
+        )
+        self.process: Any = None
+
+    async def start(self):
+        self.process = Process("control_api", self._environment, self.log)
+        until = time.monotonic() + DEADLINE
+        while not await healthy(self.url):
+            if self.process.process.poll() is not None or time.monotonic() > until:
+                raise AssertionError(self.log.read_text())
+            await asyncio.sleep(0.05)
+
+    def client(self):
+        return httpx.AsyncClient(
+            base_url=self.url,
+            headers={"authorization": f"Bearer {ADMIN}"},
+            trust_env=False,
+            timeout=30,
+            limits=httpx.Limits(max_connections=None),
+        )

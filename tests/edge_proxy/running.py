@@ -67,6 +67,7 @@ def accounts(url: str, *kinds: AccountKind) -> list[GrantedAccount]:
             account_id=f"acc_{number}",
             kind=kind,
             base_url=f"{url}/backend-api" if kind is AccountKind.CHATGPT else f"{url}/v1",
+            private_upstream=True,
             upstream_account_id=f"upstream-{number}" if kind is AccountKind.CHATGPT else "",
             access_token=f"token-{number}",
             credential_version=1,

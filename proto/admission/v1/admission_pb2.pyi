@@ -156,7 +156,7 @@ class Grant(_message.Message):
     def __init__(self, lease_ids: _Optional[_Iterable[int]] = ..., account: _Optional[_Union[AccountGrant, _Mapping]] = ..., key_id: _Optional[str] = ...) -> None: ...
 
 class AccountGrant(_message.Message):
-    __slots__ = ("account_id", "kind", "base_url", "upstream_account_id", "access_token", "credential_version", "owner_moved", "streams_held")
+    __slots__ = ("account_id", "kind", "base_url", "upstream_account_id", "access_token", "credential_version", "owner_moved", "streams_held", "private_upstream")
     ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     BASE_URL_FIELD_NUMBER: _ClassVar[int]
@@ -165,6 +165,7 @@ class AccountGrant(_message.Message):
     CREDENTIAL_VERSION_FIELD_NUMBER: _ClassVar[int]
     OWNER_MOVED_FIELD_NUMBER: _ClassVar[int]
     STREAMS_HELD_FIELD_NUMBER: _ClassVar[int]
+    PRIVATE_UPSTREAM_FIELD_NUMBER: _ClassVar[int]
     account_id: str
     kind: AccountKind
     base_url: str
@@ -173,7 +174,8 @@ class AccountGrant(_message.Message):
     credential_version: int
     owner_moved: bool
     streams_held: int
-    def __init__(self, account_id: _Optional[str] = ..., kind: _Optional[_Union[AccountKind, str]] = ..., base_url: _Optional[str] = ..., upstream_account_id: _Optional[str] = ..., access_token: _Optional[str] = ..., credential_version: _Optional[int] = ..., owner_moved: _Optional[bool] = ..., streams_held: _Optional[int] = ...) -> None: ...
+    private_upstream: bool
+    def __init__(self, account_id: _Optional[str] = ..., kind: _Optional[_Union[AccountKind, str]] = ..., base_url: _Optional[str] = ..., upstream_account_id: _Optional[str] = ..., access_token: _Optional[str] = ..., credential_version: _Optional[int] = ..., owner_moved: _Optional[bool] = ..., streams_held: _Optional[int] = ..., private_upstream: _Optional[bool] = ...) -> None: ...
 
 class Denial(_message.Message):
     __slots__ = ("reason", "resource", "limit", "held", "waiters", "retry_after", "message")
