@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -31,9 +32,18 @@ async def edge(admission: MemoryAdmission) -> AsyncIterator[RunningEdge]:
 
 
 @pytest.fixture
-def free_port() -> int:
+def free_ports() -> list[int]:
+    """Ports on which nobody listens, all different."""
+    with ExitStack() as probes:
+        found = []
+        for _ in range(3):
+            probe = probes.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            found.append(int(probe.getsockname()[1]))
+        return found
+
+
+@pytest.fixture
+def free_port(free_ports: list[int]) -> int:
     """A port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports[0]
