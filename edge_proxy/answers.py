@@ -21,7 +21,7 @@ from edge_proxy.errors import EdgeError, UpstreamAnswered, UpstreamFailed, Upstr
 from edge_proxy.exchange import Exchange
 from edge_proxy.headers import client_headers
 from edge_proxy.metrics import EdgeMetrics
-from edge_proxy.outcome import SUCCESS, Verdict, judge_answer, judge_event, status_of, usage_in
+from edge_proxy.outcome import SUCCESS, Action, Verdict, judge_answer, judge_event, status_of, usage_in
 from edge_proxy.pool_usage import PoolUsage
 from edge_proxy.relay import EventSource, FailedEarly, StreamRelay, error_body, fold, stream_headers
 from edge_proxy.reports import AccountReporter
@@ -202,10 +202,16 @@ class Answers:
             this.record.first_byte = self._access.since(this.record)
 
 
-def answered(verdict: Verdict, failure: dict[str, Any]) -> UpstreamAnswered:
-    """Returns a failure that came as an event as if it had come as an answer."""
+def answered(verdict: Verdict, failure: dict[str, Any]) -> EdgeError:
+    """Returns a failure that came as an event as if it had come as an answer.
+
+    Never as 401 or 403: the client would take them for its own credential.
+    """
+    status = status_of(verdict)
+    if verdict.action is Action.REAUTHENTICATE or status in {401, 403}:
+        return UpstreamFailed(UpstreamTrouble.UNAUTHORISED, "The upstream does not accept the account's sign-in.")
     return UpstreamAnswered(
-        status_of(verdict),
+        status,
         error_body(failure),
         code=verdict.code,
         message=verdict.message,

@@ -10,10 +10,10 @@ from typing import Any
 
 import orjson
 
-from edge_proxy.errors import BodyMalformed, UpstreamAnswered, refusal_of
+from edge_proxy.answers import answered
+from edge_proxy.errors import BodyMalformed, refusal_of
 from edge_proxy.normalise import backend_body
-from edge_proxy.outcome import judge_event, status_of
-from edge_proxy.relay import error_body
+from edge_proxy.outcome import judge_event
 from edge_proxy.turn import TurnRequest
 
 CREATE = "response.create"
@@ -82,7 +82,7 @@ def addressed(data: bytes, stream_id: str) -> str:
 def needs_mending(document: Mapping[str, Any]) -> bool:
     """Returns whether an upstream's error frame would leave its client waiting or give it up."""
     status = document.get("status")
-    if not isinstance(status, int):
+    if not isinstance(status, int) or status in {401, 403}:
         return True
     headers = document.get("headers")
     return status in {429, 503} and not (isinstance(headers, dict) and "retry-after" in headers)
@@ -90,14 +90,4 @@ def needs_mending(document: Mapping[str, Any]) -> bool:
 
 def mended_error(document: dict[str, Any]) -> bytes:
     """Returns an upstream's error frame with a status, and with `retry-after` where coming back makes sense."""
-    verdict = judge_event(document)
-    refusal = refusal_of(
-        UpstreamAnswered(
-            status_of(verdict),
-            error_body(document),
-            code=verdict.code,
-            message=verdict.message,
-            retry_after=verdict.resets_after,
-        )
-    )
-    return orjson.dumps({**document, **refusal.frame()})
+    return orjson.dumps({**document, **refusal_of(answered(judge_event(document), document)).frame()})

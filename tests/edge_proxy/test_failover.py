@@ -192,3 +192,11 @@ async def test_a_folded_turn_that_fails_becomes_the_like_http_error(edge: Runnin
 
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "3")
     assert answer.json()["error"]["code"] == "rate_limit_exceeded"
+
+
+async def test_a_folded_turn_whose_credential_failed_late_is_no_401(edge: RunningEdge, upstream: ScriptedUpstream):
+    upstream.script(stream(created(), {"type": "error", "status": 401, "error": {"code": "token_invalidated"}}))
+    async with edge.client() as client:
+        answer = await client.post("/v1/responses", json={"model": "gpt-5.5", "input": "hi"})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "upstream_auth_unavailable")

@@ -75,6 +75,7 @@ def test_an_event_that_is_addressed_already_or_has_no_line_stays():
     [
         ({"type": "error"}, True),
         ({"type": "error", "status": 429}, True),
+        ({"type": "error", "status": 401}, True),
         ({"type": "error", "status": 503, "headers": {"retry-after": "1"}}, False),
         ({"type": "error", "status": 400}, False),
     ],
@@ -90,3 +91,9 @@ def test_a_mended_error_keeps_what_it_said():
 
     assert (mended["status"], mended["headers"]["retry-after"], mended["event_id"]) == (429, "4", "e")
     assert mended["error"]["code"] == "rate_limit_exceeded"
+
+
+def test_an_opinion_of_the_accounts_credential_is_told_as_ours():
+    mended = json.loads(mended_error({"type": "error", "status": 401, "error": {"code": "token_invalidated"}}))
+
+    assert (mended["status"], mended["error"]["code"]) == (503, "upstream_auth_unavailable")
