@@ -45,11 +45,14 @@ async def _over_grpc(report: Report, server: Server, seconds: float) -> Result:
     report.section("Through real gRPC, a core each: acquire, answer, release")
     async with _policy_in_force(server), AdmissionClient(server.target, EDGE_TOKEN, "bench-stream") as client:
         await client.wait_until_ready(10)
-        results = await _ladder(report, "stream", over_grpc.stream_cycle(client), seconds)
-        turns = await closed_loop(over_grpc.stream_turn(client), callers=AT, seconds=seconds)
+        results = await _ladder(report, server, "stream", over_grpc.stream_cycle(client), seconds)
+        turns = await closed_loop(
+            over_grpc.stream_turn(client), callers=AT, seconds=seconds, server_cpu=server.cpu_seconds
+        )
+        report.line(f"turns  {turns}")
         channel = open_channel(server.target, None)
         try:
-            await _ladder(report, "unary ", await over_grpc.unary_cycle(channel, EDGE_TOKEN), seconds)
+            await _ladder(report, server, "unary ", await over_grpc.unary_cycle(channel, EDGE_TOKEN), seconds)
         finally:
             await channel.close(None)
     report.section("What was to be reached over the stream")
@@ -60,10 +63,10 @@ async def _over_grpc(report: Report, server: Server, seconds: float) -> Result:
     return results[AT]
 
 
-async def _ladder(report: Report, name: str, cycle: Cycle, seconds: float) -> dict[int, Result]:
+async def _ladder(report: Report, server: Server, name: str, cycle: Cycle, seconds: float) -> dict[int, Result]:
     results = {}
     for callers in CALLERS:
-        results[callers] = await closed_loop(cycle, callers=callers, seconds=seconds)
+        results[callers] = await closed_loop(cycle, callers=callers, seconds=seconds, server_cpu=server.cpu_seconds)
         report.line(f"{name} {results[callers]}")
     return results
 
@@ -83,11 +86,13 @@ async def _redis(report: Report, stream: Result, seconds: float) -> None:
     try:
         with redis_server() as server:
             clients = [redis.asyncio.Redis(port=server.port, single_connection_client=True) for _ in range(AT)]
-            apart = await closed_loop(connection_per_caller(clients), callers=AT, seconds=seconds)
+            apart = await closed_loop(
+                connection_per_caller(clients), callers=AT, seconds=seconds, server_cpu=server.cpu_seconds
+            )
             report.line(f"a connection each {apart}")
             coalescer = Coalescer(clients[0])
             sending = asyncio.create_task(coalescer.run())
-            together = await closed_loop(coalescer.cycle, callers=AT, seconds=seconds)
+            together = await closed_loop(coalescer.cycle, callers=AT, seconds=seconds, server_cpu=server.cpu_seconds)
             report.line(f"coalesced         {together}")
             coalescer.stop()
             await sending

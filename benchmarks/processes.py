@@ -30,11 +30,13 @@ class Server:
         """Its address."""
         return f"127.0.0.1:{self.port}"
 
-    @property
-    def resident_bytes(self) -> int:
-        """Memory it occupies."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+    def cpu_seconds(self) -> float:
+        """Returns the CPU time that it has used so far; 0 where /proc does not tell."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except FileNotFoundError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def pin_client() -> None:
