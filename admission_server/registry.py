@@ -37,15 +37,21 @@ class Registry:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             lock = (directory / "lock").open("w", encoding="utf-8")
-            registry = cls(directory, lock)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                lock.close()
-                raise RegistryError(f"{directory} is in use by another admission server") from None
-            registry._begin()
         except OSError as error:
             raise RegistryError(f"cannot use {directory}: {error}") from None
+        registry = cls(directory, lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            registry._begin()
+        except BlockingIOError:
+            registry.close()
+            raise RegistryError(f"{directory} is in use by another admission server") from None
+        except OSError as error:
+            registry.close()
+            raise RegistryError(f"cannot use {directory}: {error}") from None
+        except RegistryError:
+            registry.close()
+            raise
         return registry
 
     async def save(self, sessions: Callable[[], Mapping[str, str]]) -> None:
