@@ -254,8 +254,8 @@ def _link_of(settings: ControlSettings) -> _Link:
     )
     try:
         credentials = channel_credentials(files)
-    except OSError as error:
-        raise StartupError(f"cannot read the TLS files of the admission server: {error}") from None
+    except (OSError, ValueError) as error:
+        raise StartupError(f"cannot use the TLS files of the admission server: {error}") from None
     return _Link(
         target=settings.admission_target,
         token=settings.admission_token.get_secret_value(),

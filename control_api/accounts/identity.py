@@ -12,9 +12,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from control_api.errors import InputRefused
 
@@ -44,11 +44,13 @@ class Seat:
     workspace_id: str = ""
     workspace_label: str = ""
     seat_type: str = ""
+    nobody: str = ""
+    """Stands for the seat when its tokens say nothing about it: strangers must not become one account."""
 
     @property
     def key(self) -> str:
         """What makes two sign-ins the same seat."""
-        return f"{self.account_id}\n{self.user_id or self.email}"
+        return f"{self.account_id}\n{self.user_id or self.nobody or self.email}"
 
     @property
     def local_id(self) -> str:
@@ -57,7 +59,7 @@ class Seat:
             return f"{slug(self.account_id)}_{_digest(self.user_id or self.workspace_id or self.email, 8)}"
         if self.email != UNKNOWN_EMAIL:
             return f"email_{_digest(self.email, 12)}"
-        return f"local_{_digest(self.user_id, 12)}"
+        return f"local_{_digest(self.user_id or self.nobody, 12)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +72,17 @@ class SignIn:
     refreshed_at: float | None = None
 
 
+HeaderText = Annotated[str, StringConstraints(pattern=r"^[!-~]*$", max_length=64 * 1024)]
+"""What may stand in a header: printable ASCII without spaces."""
+
+
 class _TokenSet(BaseModel):
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
     id_token: str = Field(default="", validation_alias=AliasChoices("id_token", "idToken"))
-    access_token: str = Field(min_length=1, validation_alias=AliasChoices("access_token", "accessToken"))
-    refresh_token: str = Field(min_length=1, validation_alias=AliasChoices("refresh_token", "refreshToken"))
-    account_id: str | None = Field(default=None, validation_alias=AliasChoices("account_id", "accountId"))
+    access_token: HeaderText = Field(min_length=1, validation_alias=AliasChoices("access_token", "accessToken"))
+    refresh_token: HeaderText = Field(min_length=1, validation_alias=AliasChoices("refresh_token", "refreshToken"))
+    account_id: HeaderText | None = Field(default=None, validation_alias=AliasChoices("account_id", "accountId"))
 
 
 class _AuthJson(BaseModel):
@@ -130,16 +136,20 @@ def seat_of(tokens: Tokens, *, account_id: str = "") -> Seat:
         found = {**payload, **(nested if isinstance(nested, dict) else {})}
         claims.update({name: value for name, value in found.items() if isinstance(value, str) and value})
     user_id = _first(claims, "chatgpt_user_id", "user_id", "chatgpt_account_user_id", "sub")
+    account_id = _first(claims, "chatgpt_account_id") or account_id[:256]
+    email = (claims.get("email") or UNKNOWN_EMAIL).lower()[:320]
+    unknown = not account_id and not user_id and email == UNKNOWN_EMAIL
     return Seat(
-        account_id=_first(claims, "chatgpt_account_id") or account_id,
+        account_id=account_id,
         user_id=user_id,
-        email=(claims.get("email") or UNKNOWN_EMAIL).lower(),
-        plan=_first(claims, "chatgpt_plan_type") or UNKNOWN_PLAN,
+        email=email,
+        nobody=fingerprint(tokens.refresh_token) if unknown else "",
+        plan=_first(claims, "chatgpt_plan_type")[:64] or UNKNOWN_PLAN,
         workspace_id=_first(claims, "workspace_id", "chatgpt_workspace_id", "organization_id", "org_id", "tenant_id"),
         workspace_label=_first(
             claims, "workspace_label", "workspace_name", "organization_name", "org_name", "tenant_name"
         ),
-        seat_type=_first(claims, "seat_type", "chatgpt_seat_type", "entitlement_type"),
+        seat_type=_first(claims, "seat_type", "chatgpt_seat_type", "entitlement_type")[:64],
     )
 
 
@@ -178,7 +188,7 @@ def _digest(text: str, length: int) -> str:
 
 
 def _first(claims: Mapping[str, str], *names: str) -> str:
-    return next((claims[name] for name in names if name in claims), "")
+    return next((claims[name][:256] for name in names if name in claims), "")
 
 
 def _refused(error: Exception) -> InputRefused:

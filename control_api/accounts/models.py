@@ -34,7 +34,6 @@ class Account(SQLModel, table=True):
     name: str = Field(max_length=200)
     email: str = Field(default="", max_length=320)
     plan: str = Field(default="", max_length=64)
-    pending_plan: str = Field(default="", max_length=64)
     upstream_account_id: str = Field(default="", max_length=256)
     user_id: str = Field(default="", max_length=256)
     workspace_id: str = Field(default="", max_length=256)

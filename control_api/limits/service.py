@@ -146,6 +146,8 @@ def check(limits: Limits) -> None:
     for name, settings in limits.resources.items():
         if settings.limit and settings.reserve >= settings.limit:
             raise InputRefused("The reserve must be smaller than the limit.", field=f"resources.{name}.reserve")
+        if settings.paused and name == "lanes/dashboard":
+            raise InputRefused("A paused dashboard lane could never be resumed.", field=f"resources.{name}.paused")
         if settings.reserve and name != "accounts/-/streams":
             raise InputRefused("Only account streams have a reserve.", field=f"resources.{name}.reserve")
 

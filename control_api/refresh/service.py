@@ -44,6 +44,7 @@ from control_api.errors import (
     RefreshFailed,
     RefreshOverloaded,
 )
+from control_api.group_commit import GroupCommit
 from control_api.local_seats import UNDECIDED, LocalSeats
 from control_api.metrics import Metrics
 from control_api.refresh.models import RefreshIntent
@@ -107,6 +108,7 @@ class RefreshService:
         self._metrics = metrics
         self._now = now
         self._monotonic = monotonic
+        self._writes = GroupCommit(database)
         self._flights: dict[Key, _Flight] = {}
         self._failures: dict[Key, tuple[RefreshError, float]] = {}
         self._successes: OrderedDict[Key, Refreshed] = OrderedDict()
@@ -121,7 +123,7 @@ class RefreshService:
         async with self._database.read() as session:
             account = await self._accounts.load(session, account_id)
         if rejected_version is not None and account.credential_version > rejected_version:
-            return Refreshed(account_id=account_id, credential_version=account.credential_version)
+            return _newer(account)
         return await self._refresh_row(account, reason)
 
     async def ensure_fresh(self, account_id: str) -> Refreshed:
@@ -129,19 +131,18 @@ class RefreshService:
         async with self._database.read() as session:
             account = await self._accounts.load(session, account_id)
         if not is_due(account, self._now()):
-            return Refreshed(account_id=account_id, credential_version=account.credential_version)
+            return _newer(account)
         return await self._refresh_row(account, "due")
 
-    async def recover(self) -> None:
-        """Deals with exchanges that a crash interrupted: the stored token is tried once."""
+    async def interrupted(self) -> frozenset[str]:
+        """Returns the accounts of which an exchange has begun, by a process that crashed or without an answer.
+
+        What became of the token nobody knows until the stored one is tried; that is the next refresh of the account.
+        """
         async with self._database.read() as session:
-            intents = (await session.exec(select(RefreshIntent))).all()
-        for intent in intents:
-            log.warning("an exchange was interrupted; trying the stored token once", account_id=intent.account_id)
-            try:
-                await self.refresh(intent.account_id, reason="interrupted exchange")
-            except (RefreshError, Conflict, NotFound) as error:
-                log.warning("the interrupted exchange", account_id=intent.account_id, outcome=error.code or str(error))
+            intents = (await session.exec(select(RefreshIntent.account_id))).all()
+        flying = {account_id for account_id, _ in self._flights}
+        return frozenset(intents) - flying
 
     async def close(self) -> None:
         """Ends all flights. One that has sent a token away may finish first: its answer exists nowhere else."""
@@ -268,16 +269,19 @@ class RefreshService:
 
     async def _begin(self, flight: _Flight, key: Key) -> Refreshed | None:
         account_id, fingerprint = key
-        async with self._database.write() as session:
+
+        async def begin(session: AsyncSession) -> Refreshed | None:
             account = await self._accounts.load(session, account_id, lock=True)
             if account.refresh_token_sha256 != fingerprint:
-                return Refreshed(account_id=account_id, credential_version=account.credential_version)
+                return _newer(account)
             intent = await session.get(RefreshIntent, account_id)
             flight.interrupted = intent is not None and intent.refresh_token_sha256 == fingerprint
             intent = intent or RefreshIntent(account_id=account_id, refresh_token_sha256="", started_at=0.0)
             intent.refresh_token_sha256, intent.started_at = fingerprint, self._now()
             session.add(intent)
-        return None
+            return None
+
+        return await self._writes.run(begin)
 
     async def _store(self, key: Key, tokens: Tokens, reason: str) -> Refreshed:
         delay = 0.05
@@ -296,11 +300,12 @@ class RefreshService:
 
     async def _try_store(self, key: Key, tokens: Tokens, reason: str) -> Refreshed:
         account_id, fingerprint = key
-        async with self._database.write() as session:
+
+        async def store(session: AsyncSession) -> Refreshed:
             account = await self._accounts.load(session, account_id, lock=True)
             if account.refresh_token_sha256 != fingerprint:
                 log.info("a newer sign-in has won over a refresh", account_id=account_id)
-                return Refreshed(account_id=account_id, credential_version=account.credential_version)
+                return _newer(account)
             self._accounts.store_rotation(account, sign_in(tokens, account_id=account.upstream_account_id))
             session.add(account)
             await self._remove_intent(session, account_id)
@@ -309,17 +314,25 @@ class RefreshService:
                 await self._accounts.change(session, account, StatusEvent.CREDENTIAL_REVIVED, reason="")
             return Refreshed(account_id=account_id, credential_version=account.credential_version, rotated=True)
 
+        return await self._writes.run(store)
+
     async def _refused(self, flight: _Flight, key: Key, refused: AuthRefused) -> Refreshed:
         account_id, fingerprint = key
         event = PERMANENT.get(refused.code)
-        async with self._database.write() as session:
+
+        async def settle(session: AsyncSession) -> Refreshed | None:
             account = await self._accounts.load(session, account_id, lock=True)
             if account.refresh_token_sha256 != fingerprint:
-                return Refreshed(account_id=account_id, credential_version=account.credential_version)
+                return _newer(account)
             await self._remove_intent(session, account_id)
             if event is not None:
                 lost = " (an earlier exchange was interrupted, and its answer lost)" if flight.interrupted else ""
                 await self._accounts.change(session, account, event, reason=refused.code + lost)
+            return None
+
+        newer = await self._writes.run(settle)
+        if newer is not None:
+            return newer
         if event is None:
             failure: RefreshError = RefreshFailed(str(refused), code=refused.code, retry_after=5)
         else:
@@ -329,8 +342,10 @@ class RefreshService:
         raise failure
 
     async def _forget_intent(self, key: Key) -> None:
-        async with self._database.write() as session:
+        async def forget(session: AsyncSession) -> None:
             await self._remove_intent(session, key[0])
+
+        await self._writes.run(forget)
 
     async def _remove_intent(self, session: AsyncSession, account_id: str) -> None:
         intent = await session.get(RefreshIntent, account_id)
@@ -351,6 +366,10 @@ class RefreshService:
             return
         self._metrics.refreshes.labels(type(outcome).__name__).inc()
         log.warning("credential not refreshed", account_id=account_id, reason=reason, code=outcome.code)
+
+
+def _newer(account: Account) -> Refreshed:
+    return Refreshed(account_id=account.id, credential_version=account.credential_version)
 
 
 def _check_refreshable(account: Account) -> None:

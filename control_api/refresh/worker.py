@@ -1,4 +1,6 @@
-"""Refreshes credentials that are due: before they expire, when they are old, and at once after a rejection."""
+"""Refreshes credentials that are due: before they expire, when they are old, at once after a rejection, and when an
+exchange of theirs was interrupted, so that nobody finds out later that the token was lost.
+"""
 
 import asyncio
 import random
@@ -45,11 +47,13 @@ class RefreshWorker:
         self._woken.set()
 
     async def run(self) -> None:
-        """Works until cancelled; first it deals with what a crash has interrupted."""
+        """Works until cancelled."""
         try:
-            await self._recover()
             while True:
-                await self._look()
+                try:
+                    await self.look()
+                except DatabaseError as error:
+                    log.warning("due credentials could not be read", reason=str(error))
                 try:
                     async with asyncio.timeout(LOOK_EVERY):
                         await self._woken.wait()
@@ -60,30 +64,29 @@ class RefreshWorker:
             for task in self._running.values():
                 task.cancel()
 
-    async def _recover(self) -> None:
-        try:
-            await self._refresh.recover()
-        except DatabaseError as error:
-            log.warning("interrupted exchanges could not be read", reason=str(error))
-
-    async def _look(self) -> None:
-        try:
-            async with self._database.read() as session:
-                accounts = (await session.exec(select(Account))).all()
-        except DatabaseError as error:
-            log.warning("due credentials could not be read", reason=str(error))
-            return
+    async def look(self) -> None:
+        """Starts a refresh of every credential that is due."""
+        interrupted = await self._refresh.interrupted()
+        async with self._database.read() as session:
+            accounts = (await session.exec(select(Account))).all()
         now = self._now()
         for account in accounts:
-            if account.id not in self._running and is_due(account, now) and not self._waits(account, now):
-                task = asyncio.create_task(self._one(account), name=f"due {account.id}")
-                self._running[account.id] = task
-                task.add_done_callback(partial(self._ended, account.id))
+            if account.id in self._running or self._waits(account, now):
+                continue
+            if account.id in interrupted:
+                self._begin(account, "an earlier exchange was interrupted")
+            elif is_due(account, now):
+                rejected = account.rejected_version == account.credential_version
+                self._begin(account, "rejected" if rejected else "due")
 
-    async def _one(self, account: Account) -> None:
-        rejected = account.rejected_version == account.credential_version
+    def _begin(self, account: Account, reason: str) -> None:
+        task = asyncio.create_task(self._one(account, reason), name=f"due {account.id}")
+        self._running[account.id] = task
+        task.add_done_callback(partial(self._ended, account.id))
+
+    async def _one(self, account: Account, reason: str) -> None:
         try:
-            await self._refresh.refresh(account.id, reason="rejected" if rejected else "due")
+            await self._refresh.refresh(account.id, reason=reason)
         except (RefreshError, Conflict, NotFound, DatabaseError):
             self._back_off(account)  # the service has logged why
         else:

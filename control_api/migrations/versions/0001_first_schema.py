@@ -18,7 +18,6 @@ def upgrade() -> None:
         sa.Column("name", sa.String(length=200), nullable=False),
         sa.Column("email", sa.String(length=320), nullable=False),
         sa.Column("plan", sa.String(length=64), nullable=False),
-        sa.Column("pending_plan", sa.String(length=64), nullable=False),
         sa.Column("upstream_account_id", sa.String(length=256), nullable=False),
         sa.Column("user_id", sa.String(length=256), nullable=False),
         sa.Column("workspace_id", sa.String(length=256), nullable=False),

@@ -1,7 +1,6 @@
 import asyncio
 
 import pytest
-from sqlmodel import select
 
 from admission_client.lease import Denial, DenialReason
 from admission_client.memory import MemoryAdmission
@@ -10,13 +9,24 @@ from control_api.accounts.identity import Tokens, fingerprint, sign_in
 from control_api.accounts.models import Account
 from control_api.errors import Conflict, DatabaseBusy, NotFound, RefreshDead, RefreshFailed, RefreshOverloaded
 from control_api.local_seats import LocalSeats
-from control_api.refresh.models import RefreshIntent
 from tests.control_api.running import eventually
 
 
-async def intents(parts):
-    async with parts.database.read() as session:
-        return (await session.exec(select(RefreshIntent))).all()
+@pytest.fixture
+def gate(parts, monkeypatch):
+    """Holds exchanges back until it is set."""
+    opened, exchange = asyncio.Event(), parts.auth_server.refresh
+
+    async def held(refresh_token):
+        await opened.wait()
+        return await exchange(refresh_token)
+
+    monkeypatch.setattr(parts.auth_server, "refresh", held)
+    return opened
+
+
+def exchanging(parts):
+    return any(flight.exchanging for flight in parts.refresh._flights.values())
 
 
 async def test_a_refresh_rotates_the_stored_token_and_bumps_the_version(parts):
@@ -29,7 +39,7 @@ async def test_a_refresh_rotates_the_stored_token_and_bumps_the_version(parts):
     assert refreshed.rotated
     assert refreshed.credential_version == after.credential_version == before.credential_version + 1
     assert after.refresh_token_sha256 != before.refresh_token_sha256
-    assert await intents(parts) == []
+    assert await parts.refresh.interrupted() == frozenset()
     assert (await parts.history(account_id))[-1] == "refreshed"
 
 
@@ -54,13 +64,13 @@ async def test_a_caller_that_comes_with_an_old_look_at_the_row_gets_the_finished
     assert await parts.simulator.exchanges() == [1]
 
 
-async def test_a_cancelled_caller_does_not_cancel_the_refresh_of_the_others(parts):
-    account_id, simulated = await parts.sign_in()
-    await parts.simulator.change(simulated, simulate="slow=0", on="refresh")
+async def test_a_cancelled_caller_does_not_cancel_the_refresh_of_the_others(parts, gate):
+    account_id, _ = await parts.sign_in()
     callers = [asyncio.create_task(parts.refresh.refresh(account_id, reason="test")) for _ in range(5)]
-    await eventually(lambda: parts.refresh._flights)
+    await eventually(lambda: exchanging(parts))
     for caller in callers[:4]:
         caller.cancel()
+    gate.set()
 
     survivor = await callers[4]
 
@@ -70,11 +80,12 @@ async def test_a_cancelled_caller_does_not_cancel_the_refresh_of_the_others(part
     )
 
 
-async def test_a_refresh_goes_on_when_every_caller_has_left(parts):
+async def test_a_refresh_goes_on_when_every_caller_has_left(parts, gate):
     account_id, _ = await parts.sign_in()
     caller = asyncio.create_task(parts.refresh.refresh(account_id, reason="test"))
-    await eventually(lambda: parts.refresh._flights)
+    await eventually(lambda: exchanging(parts))
     caller.cancel()
+    gate.set()
 
     async def rotated():
         return (await parts.accounts.get(account_id)).credential_version == 2
@@ -157,7 +168,7 @@ async def test_a_dead_refresh_token_means_signing_in_again_with_the_reason_in_th
     account = await parts.accounts.get(account_id)
     assert failure.value.code == "refresh_token_invalidated"
     assert (account.status, account.status_reason) == ("reauth_required", "refresh_token_invalidated")
-    assert await intents(parts) == []
+    assert await parts.refresh.interrupted() == frozenset()
 
 
 @pytest.mark.parametrize("code", ["account_deactivated", "account_suspended", "account_deleted"])
@@ -172,7 +183,7 @@ async def test_a_closed_account_is_deactivated(parts, code):
 
 
 async def test_a_permanent_failure_does_not_touch_a_row_that_holds_a_newer_token(parts, monkeypatch):
-    account_id, simulated = await parts.sign_in()
+    account_id, _simulated = await parts.sign_in()
     exchange = parts.auth_server.refresh
 
     async def meanwhile_somebody_signs_in(refresh_token):
@@ -319,54 +330,22 @@ async def test_a_rotated_token_waits_in_memory_until_the_database_takes_it(parts
     assert (await parts.accounts.get(account_id)).credential_version == 2
 
 
-async def test_closing_lets_an_exchange_finish_and_a_new_service_starts_from_nothing(parts):
+async def test_closing_lets_an_exchange_finish_and_a_new_service_starts_from_nothing(parts, gate):
     account_id, simulated = await parts.sign_in()
-    await parts.simulator.change(simulated, simulate="status=500", on="refresh", times=1)
-    with pytest.raises(RefreshFailed):
-        await parts.refresh.refresh(account_id, reason="test")
-    parts.clock.forward(6)
     caller = asyncio.create_task(parts.refresh.refresh(account_id, reason="test"))
-    await eventually(lambda: any(flight.exchanging for flight in parts.refresh._flights.values()))
+    await eventually(lambda: exchanging(parts))
 
-    await parts.refresh.close()
-    restarted = parts.new_refresh()
+    closing = asyncio.create_task(parts.refresh.close())
+    gate.set()
+    await closing
+    await parts.simulator.change(simulated, simulate="status=500", on="refresh", times=1)
+    restarted, again = parts.new_refresh(), parts.new_refresh()
+    with pytest.raises(RefreshFailed):
+        await restarted.refresh(account_id, reason="test")
 
     assert (await caller).rotated
-    assert parts.refresh._flights == {}
-    assert (await restarted.refresh(account_id, reason="test")).rotated
-    await restarted.close()
-
-
-async def test_an_interrupted_exchange_whose_token_is_still_good_is_repeated_at_start(parts):
-    account_id, _ = await parts.sign_in()
-    account = await parts.accounts.get(account_id)
-    async with parts.database.write() as session:
-        session.add(
-            RefreshIntent(account_id=account_id, refresh_token_sha256=account.refresh_token_sha256, started_at=1.0)
-        )
-
-    await parts.refresh.recover()
-
-    assert (await parts.accounts.get(account_id)).credential_version == 2
-    assert await intents(parts) == []
-
-
-async def test_an_interrupted_exchange_whose_token_was_used_up_is_reported_as_such(parts):
-    account_id, _ = await parts.sign_in()
-    account = await parts.accounts.get(account_id)
-    async with parts.database.write() as session:
-        session.add(
-            RefreshIntent(account_id=account_id, refresh_token_sha256=account.refresh_token_sha256, started_at=1.0)
-        )
-    await parts.auth_server.refresh(parts.accounts.refresh_token(account))  # the answer that was lost
-
-    await parts.refresh.recover()
-
-    account = await parts.accounts.get(account_id)
-    assert account.status == "reauth_required"
-    assert account.status_reason.startswith("refresh_token_reused")
-    assert "interrupted" in account.status_reason
-    assert await intents(parts) == []
+    assert not parts.refresh._flights
+    assert (await again.refresh(account_id, reason="test")).rotated  # it remembers no failure of another
 
 
 async def test_an_account_without_a_refresh_token_cannot_be_refreshed(parts):
