@@ -1,12 +1,14 @@
 """Settings of the edge, all from the environment: `SLUICEGATE_EDGE_…`. Times are seconds, sizes are bytes."""
 
 import socket
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from service_runtime.settings import ServiceSettings
+from service_runtime.tls import TlsFiles
 
 MIB = 1024 * 1024
 
@@ -33,6 +35,12 @@ class EdgeSettings(ServiceSettings):
     """Address of the admission server."""
     admission_token: SecretStr = SecretStr("")
     """Role token of the role `edge`."""
+    admission_tls_authority: Path | None = None
+    """CA certificate (PEM) that the admission server must prove itself with; turns TLS on."""
+    admission_tls_certificate: Path | None = None
+    """Client certificate (PEM) for mutual TLS."""
+    admission_tls_key: Path | None = None
+    """Key of the client certificate."""
     control_url: str = ""
     """Where usage questions are answered. Without it those routes are 404."""
 
@@ -79,3 +87,12 @@ class EdgeSettings(ServiceSettings):
     """The Codex version to ask the catalogue for, on behalf of clients that do not say theirs."""
     retry_budget: int = Field(default=100, ge=0)
     """Retries a minute, over all requests of a worker."""
+
+    @property
+    def admission_tls(self) -> TlsFiles:
+        """The TLS files of the way to the admission server."""
+        return TlsFiles(
+            certificate=self.admission_tls_certificate,
+            key=self.admission_tls_key,
+            authority=self.admission_tls_authority,
+        )

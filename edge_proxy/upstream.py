@@ -67,6 +67,14 @@ class UpstreamResponse:
         return b"".join(parts)
 
 
+async def _request(
+    session: aiohttp.ClientSession, method: str, url: str, headers: list[tuple[str, str]], body: bytes | None
+) -> aiohttp.ClientResponse:
+    # A large body goes out in parts, so that it does not hold up the loop.
+    data = io.BytesIO(body) if body and len(body) > _WRITTEN_AT_ONCE else body
+    return await session.request(method, URL(url, encoded=True), headers=headers, data=data, allow_redirects=False)
+
+
 class Upstream:
     """Sends requests to upstreams. Build it inside the running loop; close it at the end."""
 
@@ -121,13 +129,13 @@ class Upstream:
         headers: list[tuple[str, str]],
         body: bytes | None,
     ) -> aiohttp.ClientResponse:
-        # A large body goes out in parts, so that it does not hold up the loop.
-        data = io.BytesIO(body) if body and len(body) > _WRITTEN_AT_ONCE else body
         try:
             async with asyncio.timeout(self._connect_timeout + self._headers_timeout):
-                return await session.request(
-                    method, URL(url, encoded=True), headers=headers, data=data, allow_redirects=False
-                )
+                try:
+                    return await _request(session, method, url, headers, body)
+                except aiohttp.ServerDisconnectedError:
+                    # Most likely a pooled connection that the upstream closed just now: not worth blaming the account.
+                    return await _request(session, method, url, headers, body)
         except aiohttp.ConnectionTimeoutError:
             raise UpstreamFailed(UpstreamTrouble.UNREACHABLE, "The upstream cannot be reached in time.") from None
         except TimeoutError:

@@ -20,6 +20,8 @@ from edge_proxy.access import json_lines, through_structlog
 from edge_proxy.app import EdgeApp
 from edge_proxy.settings import EdgeSettings
 from edge_proxy.supervisor import address_of
+from service_runtime.process import StartupError
+from service_runtime.tls import channel_credentials
 
 log = structlog.get_logger(__name__)
 
@@ -46,8 +48,12 @@ async def serve_worker(
     instance = f"{settings.instance}/{slot}"
     access_sink = through_structlog if sys.stderr.isatty() else json_lines(sys.stderr.buffer, service="edge_proxy")
     token = settings.admission_token.get_secret_value()
+    try:
+        credentials = channel_credentials(settings.admission_tls)
+    except (OSError, ValueError) as error:
+        raise StartupError(f"cannot use the TLS files of the admission server: {error}") from None
     async with (
-        AdmissionClient(settings.admission_target, token, instance) as admission,
+        AdmissionClient(settings.admission_target, token, instance, credentials=credentials) as admission,
         EdgeApp(settings, admission, registry, access_sink=access_sink) as app,
     ):
         server = EdgeServer(server_config(app, settings))

@@ -200,3 +200,19 @@ async def test_a_folded_turn_whose_credential_failed_late_is_no_401(edge: Runnin
         answer = await client.post("/v1/responses", json={"model": "gpt-5.5", "input": "hi"})
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "upstream_auth_unavailable")
+
+
+async def test_a_connection_that_the_upstream_closed_meanwhile_blames_no_account(
+    edge: RunningEdge, admission: MemoryAdmission, upstream: ScriptedUpstream
+):
+    async def close_unanswered(request, _at):
+        request.transport.abort()
+        return await refusal(500)(request, _at)
+
+    upstream.script(close_unanswered, stream(*TURN))
+    async with edge.client() as client:
+        answer = await client.post(CODEX, json=STREAMED)
+
+    assert (answer.status_code, answer.content) == (200, WHOLE)
+    assert _tokens(upstream) == ["Bearer token-1", "Bearer token-1"]
+    assert [report.outcome for report in admission.reports] == [Outcome.SUCCEEDED]

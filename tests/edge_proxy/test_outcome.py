@@ -79,7 +79,6 @@ def test_a_class_of_errors_is_no_code():
         ({"retry-after": "7"}, {}, 7.0),
         ({"retry-after": "0.5"}, {}, 0.5),
         ({}, {"resets_in_seconds": 90}, 90.0),
-        ({}, {"resets_at": time.time() + 100}, 100.0),
         ({}, {"message": "Please try again in 1.5s."}, 1.5),
         ({}, {"message": "try again in 250ms"}, 0.25),
         ({}, {"message": "try again in 2m"}, 120.0),
@@ -111,6 +110,12 @@ def test_when_to_come_back_is_read_where_it_is_plausible(
 )
 def test_a_failure_that_came_as_an_event_has_a_status(event: dict[str, Any], status: int):
     assert status_of(judge_event(event)) == status
+
+
+def test_a_wall_clock_time_becomes_the_time_left():
+    body = orjson.dumps({"error": {"resets_at": time.time() + 100}})
+
+    assert judge_answer(429, {}, body).resets_after == pytest.approx(100, abs=2)
 
 
 def test_windows_are_read_from_headers_by_their_length():

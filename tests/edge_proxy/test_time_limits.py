@@ -130,6 +130,7 @@ async def test_a_body_that_does_not_come_is_408(admission: MemoryAdmission, sett
         await until(lambda: edge.idle)
 
     assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"connection: close\r\n" in answer
 
 
 async def test_a_client_that_does_not_read_loses_its_stream(admission: MemoryAdmission, upstream: ScriptedUpstream):
