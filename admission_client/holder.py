@@ -30,6 +30,9 @@ log = structlog.get_logger(__name__)
 
 _UNAVAILABLE = 14
 _NO_POLICY_HEARTBEAT = 0.5
+_ACQUIRES_A_MESSAGE = 48
+"""Without a bound 128 callers march in step: all wait while the server decides, and it waits while they run. In
+messages of 48 both sides work at once: 45,000 cycles a second instead of 25,000 (benchmarks/admission.py)."""
 _LABEL_BYTES = 100
 _WITHDRAWALS_KEPT = 10_000
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -278,7 +281,7 @@ class Holder:
         self._fill_list(message.hello.held)
         self._asking = list(self._pending.values())
         self._saying.reports.extend(self._reports.take())
-        self._say(message)
+        self._say(message, most=len(self._asking))
         return message
 
     def take(self) -> session_pb.SessionRequest | None:
@@ -291,7 +294,7 @@ class Holder:
         message = session_pb.SessionRequest()
         if due:
             self._add_heartbeat(message)
-        self._say(message)
+        self._say(message, most=_ACQUIRES_A_MESSAGE)
         if self._closing:
             message.close = True
             self._welcomed = False
@@ -362,7 +365,7 @@ class Holder:
 
     # --- Sending.
 
-    def _say(self, message: session_pb.SessionRequest) -> None:
+    def _say(self, message: session_pb.SessionRequest, *, most: int) -> None:
         self._messages += 1
         said = self._saying
         if said:
@@ -375,9 +378,9 @@ class Holder:
             said.index = self._messages
             self._unconfirmed.append(said)
             self._saying = _Said()
-        for claim in self._asking:
+        for claim in self._asking[:most]:
             self._add_acquire(message, claim)
-        self._asking = []
+        self._asking = self._asking[most:]
 
     def _add_acquire(self, message: session_pb.SessionRequest, claim: Claim) -> None:
         max_wait = claim.max_wait
@@ -458,7 +461,8 @@ class Holder:
         claim.granted_at = now
         if grant.HasField("account"):
             claim.account = wire.granted_account(grant.account)
-        claim.key_id = grant.key_id
+        if claim.key_sha256 is not None:
+            claim.key_id = grant.key_id
         for lease_id in claim.lease_ids:
             self._held[lease_id] = claim
             self._digest.add(lease_id)

@@ -91,6 +91,15 @@ def test_whatever_piled_up_goes_into_one_message(holder):
     assert holder.take() is None
 
 
+def test_a_crowd_is_sent_in_several_messages_so_that_both_sides_work_at_once(holder):
+    connect(holder)
+    claims = [ask(holder) for _ in range(100)]
+    messages = list(iter(holder.take, None))
+
+    assert [len(message.acquires) for message in messages] == [48, 48, 4]
+    assert [a.request_id for message in messages for a in message.acquires] == [c.request_id for c in claims]
+
+
 def test_request_ids_count_in_base_36_after_their_label(holder):
     connect(holder)
     labels = [ask(holder, label="req").request_id for _ in range(1300)]
