@@ -207,6 +207,9 @@ class AdmissionClient:
             was_welcomed = False
             try:
                 was_welcomed = await self._open_and_follow()
+            except Exception:
+                # A bug on this road must not end the road: nothing would ever be granted here again.
+                log.exception("admission session failed", target=self._target)
             finally:
                 self._holder.disconnected()
                 self._rearm()
@@ -244,10 +247,18 @@ class AdmissionClient:
 
     async def _follow(self, stream: Stream) -> None:
         writer = asyncio.create_task(self._write(stream))
+
+        def give_up(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception() is not None:
+                stream.cancel()  # a stream on which we can only listen is of no use
+
+        writer.add_done_callback(give_up)
         try:
             async with asyncio.timeout(None) as self._patience:
                 while await self._receive(stream):
                     pass
+            if writer.done():
+                writer.result()
         finally:
             self._patience = None
             writer.cancel()

@@ -187,6 +187,9 @@ class SyncClient:
             began = self._clock()
             try:
                 await self._open_and_follow()
+            except Exception:
+                # A bug on this road must not end the road: no change would ever be in force again.
+                log.exception("admission sync failed", target=self._target)
             finally:
                 self._in_force = None
                 self._applied_version = 0
