@@ -249,16 +249,16 @@ class AdmissionClient:
         writer = asyncio.create_task(self._write(stream))
 
         def give_up(task: asyncio.Task[None]) -> None:
-            if not task.cancelled() and task.exception() is not None:
-                stream.cancel()  # a stream on which we can only listen is of no use
+            # A stream on which we can only listen is of no use: it ends as if the server had gone silent.
+            if not task.cancelled() and (error := task.exception()) is not None and self._patience is not None:
+                log.error("admission session cannot write", target=self._target, exc_info=error)
+                self._patience.reschedule(asyncio.get_running_loop().time())
 
         writer.add_done_callback(give_up)
         try:
             async with asyncio.timeout(None) as self._patience:
                 while await self._receive(stream):
                     pass
-            if writer.done():
-                writer.result()
         finally:
             self._patience = None
             writer.cancel()
