@@ -25,6 +25,7 @@ class Machine:
         self.name = name
         self.paused = False
         self.gone = False
+        self.steps = 0
         self.missed: list[asyncio.Handle] = []
         world.machines.append(self)
         self.context: Context = copy_context()
@@ -119,7 +120,10 @@ class _Gate(deque[asyncio.Handle]):
     def popleft(self) -> asyncio.Handle:
         handle = super().popleft()
         machine = handle._context.get(_HERE)  # type: ignore[attr-defined]  # where asyncio keeps it
-        if machine is None or not (machine.paused or machine.gone):
+        if machine is None:
+            return handle
+        if not (machine.paused or machine.gone):
+            machine.steps += 1
             return handle
         machine.missed.append(handle)
         return self._nothing
