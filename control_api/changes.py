@@ -5,15 +5,21 @@ request that wants its change in force before it answers waits here, for a short
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from control_api.errors import PolicyNotAccepted
+
+START_GRACE = 2.0
+"""How long after the start a connection to the admission server is waited for, in seconds."""
 
 
 class PolicyChanges:
     """Couples the services, which change the state, with the worker that pushes it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._started = clock()
         self._is_reachable: Callable[[], bool] = lambda: True
         self._wanted = 1
         self._pushed = 0
@@ -64,7 +70,10 @@ class PolicyChanges:
 
         Raises `PolicyNotAccepted` when the admission server refuses it.
         """
-        if self._version is not None and not self._is_reachable():
+        if not self._is_reachable():
+            # Just started, it may be there in a moment; later on nobody waits for a server that is away.
+            within = min(within, self._started + START_GRACE - self._clock())
+        if within <= 0:
             return None
         target = self._wanted
         try:

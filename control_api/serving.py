@@ -11,6 +11,7 @@ from prometheus_client import start_http_server
 
 from control_api.app import Control, open_control
 from control_api.settings import ControlSettings
+from service_runtime.http_head import bounded_head
 from service_runtime.process import StartupError
 
 log = structlog.get_logger(__name__)
@@ -39,6 +40,7 @@ async def serve(settings: ControlSettings, stop: asyncio.Event) -> None:
 async def _serve(control: Control, listener: socket.socket, stop: asyncio.Event) -> None:
     config = uvicorn.Config(
         control.app,
+        http=bounded_head(),
         lifespan="off",
         log_config=None,
         access_log=False,

@@ -28,7 +28,7 @@ DEACTIVATED = {"error": {"message": "Your OpenAI account has been deactivated, p
         (503, None, False, Failure.NOTHING, None),
     ],
 )
-def test_what_a_failed_query_means(status, payload, another, failure, event):  # noqa: PLR0917 (a row of the table)
+def test_what_a_failed_query_means(status, payload, another, failure, event):
     verdict = judge_failure(status, payload, another_404_lately=another)
 
     assert (verdict.failure, verdict.event) == (failure, event)
