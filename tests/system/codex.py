@@ -1,8 +1,10 @@
 """The real Codex CLI as a user would set it up, with a home of its own, quiet and on loopback only."""
 
 import asyncio
+import itertools
 import json
 import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -107,13 +109,8 @@ class Codex:
         """Starts one turn; leaving the block ends it."""
         arguments = ["exec", *(["resume"] if resume else []), "--skip-git-repo-check", "--json"]
         arguments.append("--dangerously-bypass-approvals-and-sandbox")
-        process = await self._run(*arguments, *([resume] if resume else []), prompt)
-        try:
+        async with self._started(*arguments, *([resume] if resume else []), prompt) as process:
             yield process
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
 
     async def finish(self, process: asyncio.subprocess.Process) -> Finished:
         """Waits for the end of a run."""
@@ -127,11 +124,32 @@ class Codex:
 
     async def doctor(self) -> dict[str, Any]:
         """Lets the CLI examine its own set-up."""
-        finished = await self.finish(await self._run("doctor", "--json"))
-        report: dict[str, Any] = json.loads(finished.stdout)
+        async with self._started("doctor", "--json") as process:
+            report: dict[str, Any] = json.loads((await self.finish(process)).stdout)
         return report
 
-    async def _run(self, *arguments: str) -> asyncio.subprocess.Process:
+    @asynccontextmanager
+    async def app_server(self) -> AsyncIterator["AppServer"]:
+        """Starts the server that editors talk to."""
+        async with self._started("app-server", stdin=asyncio.subprocess.PIPE) as process:
+            server = AppServer(process)
+            await server.call("initialize", clientInfo={"name": "tests", "version": "1"})
+            yield server
+
+    @asynccontextmanager
+    async def _started(
+        self, *arguments: str, stdin: int = asyncio.subprocess.DEVNULL
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        process = await self._launch(*arguments, stdin=stdin)
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                # The command is a wrapper around the binary, and both hold the pipes: end the whole session.
+                os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+
+    async def _launch(self, *arguments: str, stdin: int) -> asyncio.subprocess.Process:
         inherited = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
         return await asyncio.create_subprocess_exec(
             self._binary,
@@ -145,7 +163,8 @@ class Codex:
                 # Nobody but the edge is there: a refresh of its own would leave the machine.
                 "CODEX_REFRESH_TOKEN_URL_OVERRIDE": "http://127.0.0.1:9/oauth/token",
             },
-            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+            stdin=stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -164,3 +183,24 @@ class Codex:
             path = self._home / "auth.json"
             path.touch(mode=0o600)
             path.write_text(json.dumps(self._provider.auth_json), encoding="utf-8")
+
+
+class AppServer:
+    """`codex app-server`: JSON-RPC, a line a message."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._numbers = itertools.count(1)
+
+    async def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """Calls a method and returns its result; notifications that come meanwhile are passed over."""
+        number = next(self._numbers)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"id": number, "method": method, "params": params}).encode() + b"\n")
+        async with asyncio.timeout(FINISHES_WITHIN):
+            while True:
+                message = json.loads(await self._process.stdout.readline())
+                if message.get("id") == number:
+                    result: dict[str, Any] = message["result"]
+                    return result

@@ -130,6 +130,17 @@ async def test_its_doctor_finds_the_websocket_reachable(codex):
     assert report["checks"]["network.websocket_reachability"]["status"] == "ok", json.dumps(report, indent=1)
 
 
+@pytest.mark.parametrize(("mode", "transport"), [("chatgpt", "websocket")])
+async def test_its_app_server_shows_the_usage_and_the_models_of_the_accounts_behind_us(codex):
+    async with codex.app_server() as server:
+        limits = await server.call("account/rateLimits/read")
+        models = await server.call("model/list")
+
+    assert limits["rateLimits"]["primary"]["windowDurationMins"] == 300
+    assert limits["rateLimits"]["primary"]["usedPercent"] > 0
+    assert "gpt-5.5" in [model["id"] for model in models["data"]]
+
+
 async def reconnecting(process: asyncio.subprocess.Process) -> None:
     """Reads what the CLI prints until it says that it tries again."""
     assert process.stdout is not None
