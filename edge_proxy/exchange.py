@@ -12,6 +12,7 @@ from typing import Any
 from edge_proxy.errors import BodyTimeout, ClientGone
 from edge_proxy.headers import request_id_of
 from edge_proxy.interruption import Interruption
+from edge_proxy.patience import Patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Exchange(Interruption):
         self._receive = receive
         self._send = send
         self._write_timeout = write_timeout
+        self._patience = Patience()
         self._watcher: asyncio.Task[None] | None = None
 
     @property
@@ -130,10 +132,13 @@ class Exchange(Interruption):
         self.finished = True
         await self._deliver({"type": "http.response.body", "body": chunk, "more_body": False})
 
+    def close(self) -> None:
+        """Ends the deadlines. Call it when nothing will be sent any more."""
+        self._patience.close()
+
     async def _deliver(self, message: dict[str, Any]) -> None:
         try:
-            async with asyncio.timeout(self._write_timeout):
-                await self._send(message)
+            await self._patience.wait(self._send(message), within=self._write_timeout)
         except TimeoutError:
             raise ClientGone("The client has stopped reading.") from None
         except OSError:

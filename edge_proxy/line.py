@@ -208,7 +208,7 @@ class Line:
             async with Interruption() as interruption:
                 with self._parts.drain.running(interruption.interrupt):
                     await self._attempt_until_done(turn)
-        except ClientGone:
+        except (ClientGone, asyncio.CancelledError):  # a line is cancelled when its client's socket has ended
             record.outcome = record.outcome or "client_gone"
             raise
         except (EdgeError, AdmissionError) as error:
@@ -217,7 +217,6 @@ class Line:
             log.exception("turn failed", request_id=record.request_id)
             await self._tell_failure(turn, error)
         finally:
-            record.outcome = record.outcome or "cancelled"
             self._parts.access.close(record)
 
     async def _attempt_until_done(self, turn: _Turn) -> None:

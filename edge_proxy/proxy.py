@@ -113,6 +113,7 @@ class HttpProxy:
         except ClientGone:
             record.outcome = record.outcome or "client_gone"
         finally:
+            exchange.close()
             record.status = exchange.status
             record.bytes_out = exchange.bytes_out
             record.outcome = record.outcome or ("completed" if exchange.finished else "cancelled")

@@ -98,6 +98,17 @@ def type_of(data: bytes | str) -> str:
 
 
 def _event_in(block: bytes) -> SseEvent | None:
+    # Nearly every event has just these two lines: looked at without taking it to pieces.
+    if block.startswith(b"event: ") and block.endswith(b"\n\n"):
+        name_end = block.index(b"\n")
+        if block.startswith(b"data: ", name_end + 1) and block.find(b"\n", name_end + 1) == len(block) - 2:
+            line = block[7:name_end]
+            if b"\r" not in block:
+                return SseEvent(line.decode("utf-8", "replace"), block[name_end + 7 : -2])
+    return _any_event_in(block)
+
+
+def _any_event_in(block: bytes) -> SseEvent | None:
     name = b""
     data: list[bytes] = []
     for line in _lines(block):

@@ -13,6 +13,7 @@ import aiohttp
 from yarl import URL
 
 from edge_proxy.errors import UpstreamFailed, UpstreamTrouble
+from edge_proxy.patience import Patience
 from edge_proxy.settings import EdgeSettings
 from edge_proxy.upstream_address import AddressRefused, AddressRule
 
@@ -27,6 +28,7 @@ class UpstreamResponse:
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
+        self._patience = Patience()
         self.status = response.status
         self.raw_headers = response.raw_headers
         self.headers = {name.lower(): value for name, value in response.headers.items()}
@@ -42,8 +44,7 @@ class UpstreamResponse:
         Raises `UpstreamFailed` when the upstream cut the body short.
         """
         try:
-            async with asyncio.timeout(within):
-                return await self._response.content.readany()
+            return await self._patience.wait(self._response.content.readany(), within=within)
         except TimeoutError:
             return None
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -65,6 +66,15 @@ class UpstreamResponse:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise UpstreamFailed(UpstreamTrouble.CUT, "The upstream cut its answer short.") from error
         return b"".join(parts)
+
+    def close(self) -> None:
+        """Closes the connection, or keeps it for others if the answer was read to its end."""
+        self._patience.close()
+        # Not always `release`: an answer that was not read to its end must end the upstream's work now.
+        if self._response.content.is_eof():
+            self._response.release()
+        else:
+            self._response.close()
 
 
 async def _request(
@@ -111,15 +121,11 @@ class Upstream:
         `private`: whether the upstream may be at a private address, and may be spoken to without TLS.
         """
         session = self._sessions[AddressRule(url.startswith("https:"), private)]
-        response = await self._head(session, method, url, headers, body)
+        response = UpstreamResponse(await self._head(session, method, url, headers, body))
         try:
-            yield UpstreamResponse(response)
+            yield response
         finally:
-            # Not `release`: an answer that was not read to its end must end the upstream's work now.
-            if response.content.is_eof():
-                response.release()
-            else:
-                response.close()
+            response.close()
 
     async def _head(
         self,

@@ -17,6 +17,7 @@ from websockets.protocol import State
 from admission_client.lease import GrantedAccount
 from edge_proxy.errors import UpstreamFailed, UpstreamTrouble
 from edge_proxy.headers import socket_headers
+from edge_proxy.patience import Patience
 from edge_proxy.settings import EdgeSettings
 from edge_proxy.sse import EventTooLarge, SseParser
 from edge_proxy.upstream import UpstreamResponse
@@ -61,6 +62,7 @@ class UpstreamSocket:
         self.turns = 0
         """Turns that were sent on it."""
         self._connection = connection
+        self._patience = Patience()
         self._made: deque[str] = deque(maxlen=_REMEMBERED)
 
     @property
@@ -91,9 +93,9 @@ class UpstreamSocket:
 
     async def frame(self, *, within: float | None) -> bytes | None:
         """Returns the next frame, or None after `within` seconds without one. Raises `UpstreamFailed`."""
+        waiting = self._connection.recv(decode=False)
         try:
-            async with asyncio.timeout(within):
-                return await self._connection.recv(decode=False)
+            return await (waiting if within is None else self._patience.wait(waiting, within=within))
         except TimeoutError:
             return None
         except ConnectionClosed as error:
@@ -101,6 +103,7 @@ class UpstreamSocket:
 
     async def close(self) -> None:
         """Closes it, without waiting long for an upstream that does not answer."""
+        self._patience.close()
         await self._connection.close()
 
 
