@@ -1,6 +1,7 @@
 """`ControlService`: policy down, signals up. One controller at a time: the newest term, on its newest stream."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
@@ -10,7 +11,7 @@ from admission.v1 import control_service_pb2 as control_pb
 from admission.v1 import control_service_pb2_grpc as control_grpc
 
 from admission_server.delivery import Delivery
-from admission_server.errors import CallError, Context, Malformed, SessionUnknown, TermSuperseded, abort
+from admission_server.errors import CallError, Context, Draining, Malformed, SessionUnknown, TermSuperseded, abort
 from admission_server.ledger import Ledger
 from admission_server.policy import PolicyError
 from admission_server.signals import Signal, SignalBoard
@@ -82,6 +83,16 @@ class ControlServicer(control_grpc.ControlServiceServicer):
         self._delivery.deliver()
         return control_pb.ForgetSessionResponse(ended=ended or 0)
 
+    def close(self) -> None:
+        """Lets the controller go, because the server stops."""
+        self._dismiss(Draining("the server is stopping", retry_after=1.0))
+
+    def _dismiss(self, error: CallError) -> None:
+        if self._current is not None:
+            self._current.closed_by = error
+            self._current = None
+            self._delivery.status_changed.set()
+
     async def _hello(self, requests: AsyncIterator[control_pb.SyncRequest], context: Context) -> "_Controller":
         try:
             async with asyncio.timeout(HELLO_WITHIN):
@@ -97,9 +108,7 @@ class ControlServicer(control_grpc.ControlServiceServicer):
         if term > self._term:
             self._term, self._version_in_term = term, 0
         controller = _Controller(first.hello.instance)
-        if self._current is not None:
-            self._current.closed_by = TermSuperseded(f"controller {controller.instance!r} has taken over")
-            self._current.over.set()
+        self._dismiss(TermSuperseded(f"controller {controller.instance!r} has taken over"))
         self._current = controller
         self._signals.start_over()
         log.info("controller arrived", instance=controller.instance, term=term)
@@ -160,20 +169,18 @@ class ControlServicer(control_grpc.ControlServiceServicer):
             signals = self._signals.take(self._ledger.now())
             if signals:
                 await context.write(control_pb.SyncResponse(signals=[_signal_of(signal) for signal in signals]))
-            try:
+            self._delivery.status_changed.clear()
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_FOR_SIGNALS_EVERY):
-                    await controller.over.wait()
-            except TimeoutError:
-                continue
+                    await self._delivery.status_changed.wait()
 
 
 class _Controller:
-    __slots__ = ("closed_by", "instance", "over")
+    __slots__ = ("closed_by", "instance")
 
     def __init__(self, instance: str) -> None:
         self.instance = instance
         self.closed_by: CallError | None = None
-        self.over = asyncio.Event()
 
 
 def _signal_of(signal: Signal) -> control_pb.AccountSignal:

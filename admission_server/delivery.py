@@ -62,6 +62,8 @@ class Delivery:
         self._streams: dict[str, Stream] = {}
         self._calls: dict[tuple[str, str], list[asyncio.Future[Answer]]] = {}
         self._denials = DenialLog(ledger.now)
+        self.status_changed = asyncio.Event()
+        """Set when an edge has reported something that may change an account's status: the controller waits for it."""
 
     def attach(self, stream: Stream) -> Stream | None:
         """Makes a stream the one of its session. Returns the one that it fences."""

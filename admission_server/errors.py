@@ -100,6 +100,12 @@ class Overloaded(CallError):
     reason = "SERVER_OVERLOADED"
 
 
+class StateUnwritable(CallError):
+    """The server cannot write its state folder, so it opens no session that it might forget."""
+
+    reason = "STATE_UNWRITABLE"
+
+
 class Draining(CallError):
     """The server is stopping."""
 
@@ -118,6 +124,7 @@ STATUS: dict[type[CallError], grpc.StatusCode] = {
     TooManySessions: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TermSuperseded: grpc.StatusCode.FAILED_PRECONDITION,
     Overloaded: grpc.StatusCode.UNAVAILABLE,
+    StateUnwritable: grpc.StatusCode.UNAVAILABLE,
     Draining: grpc.StatusCode.UNAVAILABLE,
 }
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from admission_server.accounts import NEVER, NOTHING, Account, Report, Verdict
+from admission_server.accounts import NEVER, NOTHING, Account, Report, Standing, Verdict
 from admission_server.catalogue import BadName, Catalogue, Change, Part
 from admission_server.decisions import (
     Acquire,
@@ -313,7 +313,7 @@ class Ledger:
             if key is not None or not report.key_sha256:
                 selector.own(key.key_id if key else "", report.owned_keys, account.account_id, now)
         verdict = account.apply(report, now)
-        if account.serving != (account.standing(now)[0].value == "serving") or verdict.concerns_status:
+        if verdict.concerns_status or account.serving != (account.standing(now)[0] is Standing.SERVING):
             self._account_changed(account, now)
         return verdict
 

@@ -157,6 +157,7 @@ class Resource:
         else:
             # A reserve never takes the last seat: with a limit of one everybody may have it.
             self.ceilings = (max(1, limit - reserve), limit)
+        # Accounts are a pool, whose queue goes by flow already.
         shared = (
             limit and not settings.max_wait and fair_share_threshold_percent and self.family.kind is not Kind.ACCOUNT
         )

@@ -4,8 +4,8 @@
   marks it stale in its pools, and the next pick looks at the stale ones only, never at all accounts.
 * Hard owner first (`required_account_id`, `required_owner_key`): that account or none. Then the preferred owner, which
   is waited for while it serves at all. Then soft affinity, which spills when its account is full. Then the strategy.
-* `capacity_weighted` draws at random by weight ÷ (1 + seats held): turns that come one by one use accounts in proportion
-  to their capacity, and bursts spread. `round_robin` takes the one that was picked longest ago.
+* `capacity_weighted` draws at random by weight ÷ (1 + seats held): turns that come one by one use accounts in
+  proportion to their capacity, and bursts spread. `round_robin` takes the one that was picked longest ago.
 """
 
 import heapq

@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from admission_server.control_servicer import ControlServicer
 from admission_server.delivery import Delivery
-from admission_server.errors import Draining
+from admission_server.errors import Draining, StateUnwritable
 from admission_server.ledger import Ledger, Terms
 from admission_server.metrics import LedgerMetrics, LoopLag
 from admission_server.registry import Registry, RegistryError
@@ -105,7 +105,7 @@ class AdmissionServer:
         self._serve_metrics(signals)
         # Leases are many and live long: without this, every full collection visits all of them.
         gc.set_threshold(50_000, 20, 100)
-        self._ticker = asyncio.create_task(self._tick())
+        self.ticker = asyncio.create_task(self._tick())
         log.info(
             "serving",
             port=self.port,
@@ -119,14 +119,13 @@ class AdmissionServer:
         await self._health.enter_graceful_shutdown()
         self.ledger.drain()
         self._delivery.deliver()
+        self._controllers.close()
         for stream in self._delivery.streams():
             stream.finish(Draining("the server is stopping", retry_after=1.0))
         await self._server.stop(self._settings.drain_timeout)
-        self._ticker.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._ticker
-        await asyncio.gather(*self._background)
-        await self._remember()
+        self.ticker.cancel()
+        await asyncio.wait({self.ticker, *self._background})
+        await self._try_to_remember()
         await self._stack.aclose()
         log.info("stopped", sessions=len(self.ledger.sessions))
 
@@ -165,16 +164,14 @@ class AdmissionServer:
             ),
             self._server,
         )
-        control_service_pb2_grpc.add_ControlServiceServicer_to_server(
-            ControlServicer(
-                ledger=self.ledger,
-                delivery=self._delivery,
-                signals=signals,
-                version=version,
-                on_policy=self._note_policy,
-            ),
-            self._server,
+        self._controllers = ControlServicer(
+            ledger=self.ledger,
+            delivery=self._delivery,
+            signals=signals,
+            version=version,
+            on_policy=self._note_policy,
         )
+        control_service_pb2_grpc.add_ControlServiceServicer_to_server(self._controllers, self._server)
         state_service_pb2_grpc.add_StateServiceServicer_to_server(
             StateServicer(
                 ledger=self.ledger,
@@ -237,10 +234,19 @@ class AdmissionServer:
             await self._health.set(ADMISSION, _SERVING)
 
     async def _remember(self) -> None:
-        await self._registry.save(self._open_sessions)
+        try:
+            await self._registry.save(self._open_sessions)
+        except OSError as error:
+            # A session that a restart would not know of must not be granted anything.
+            log.error("cannot remember sessions", problem=str(error))
+            raise StateUnwritable("the server cannot write down who is here", retry_after=5.0) from None
+
+    async def _try_to_remember(self) -> None:
+        with contextlib.suppress(StateUnwritable):
+            await self._remember()
 
     def _remember_soon(self) -> None:
-        task = asyncio.create_task(self._remember())
+        task = asyncio.create_task(self._try_to_remember())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
@@ -253,5 +259,10 @@ async def serve(settings: AdmissionSettings, stop: asyncio.Event) -> None:
     """Runs an admission server until `stop` is set."""
     server = AdmissionServer(settings)
     await server.start()
-    await stop.wait()
+    stopped = asyncio.create_task(stop.wait())
+    # Without its ticker a server would never take a seat back: it is better restarted.
+    await asyncio.wait({stopped, server.ticker}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
     await server.stop()
+    if not server.ticker.cancelled():
+        server.ticker.result()

@@ -43,6 +43,7 @@ from admission_server.wire import (
     check_session_id,
     duration,
     ended_of,
+    fill_answer,
     heartbeat_from,
     hello_from,
     report_from,
@@ -354,8 +355,11 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
         ended: Iterable[Any],
     ) -> None:
         with_credential = session.role == Role.EDGE
-        response.answers.extend([answer_of(answer, with_credential=with_credential) for answer in answers])
-        response.ended.extend(ended_of(ended))
+        add = response.answers.add
+        for answer in answers:
+            fill_answer(add(), answer, with_credential=with_credential)
+        if ended:
+            response.ended.extend(ended_of(ended))
 
     def _apply(self, messages: Iterable[pb.AccountReport]) -> None:
         for message in messages:
@@ -370,6 +374,8 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
             verdict = self._ledger.report(report)
             if report.account_id in self._ledger.catalogue.selector.accounts:
                 self._signals.record(report, verdict, self._ledger.now())
+            if verdict.concerns_status:
+                self._delivery.status_changed.set()
 
 
 def _failure_of(reader: "asyncio.Task[None]") -> CallError | None:

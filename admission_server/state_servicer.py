@@ -25,6 +25,7 @@ from admission_server.wire import KIND_NUMBERS, STATUS_NUMBERS, duration
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1_000
 MOST_RESOURCES = 1_000
 WATCH_EVERY = 0.5
+MOST_WATCHERS = 100
 
 T = TypeVar("T")
 K = TypeVar("K", str, int)
@@ -38,6 +39,7 @@ class StateServicer(state_grpc.StateServiceServicer):
         self._delivery = delivery
         self._version = version
         self._is_overloaded = is_overloaded
+        self._watchers = 0
 
     async def GetState(  # noqa: N802  # named by the contract
         self, _request: state_pb.GetStateRequest, context: Context
@@ -100,6 +102,16 @@ class StateServicer(state_grpc.StateServiceServicer):
     ) -> AsyncIterator[state_pb.WatchStateResponse]:
         """Sends the state whenever it has changed, at most twice a second."""
         await self._check_load(context)
+        if self._watchers >= MOST_WATCHERS:
+            await abort(context, Overloaded(f"there are {self._watchers} watchers already", retry_after=5.0))
+        self._watchers += 1
+        try:
+            async for response in self._changes():
+                yield response
+        finally:
+            self._watchers -= 1
+
+    async def _changes(self) -> AsyncIterator[state_pb.WatchStateResponse]:
         last = b""
         while not self._ledger.draining:
             if not self._is_overloaded():
