@@ -74,11 +74,10 @@ async def test_accounts_are_paged_and_filtered(control, simulator):
     ids = sorted([await control.import_account(await simulator.account()) for _ in range(5)])
     await control.call("POST", f"/api/accounts/{ids[0]}/pause")
 
-    seen, cursor = [], ""
-    while cursor is not None:
-        page = await control.call("GET", f"/api/accounts?limit=2&cursor={cursor}")
+    seen, page = [], {"next_cursor": ""}
+    while page["next_cursor"] is not None:
+        page = await control.call("GET", f"/api/accounts?limit=2&cursor={page['next_cursor']}")
         seen += [account["id"] for account in page["items"]]
-        cursor = page["next_cursor"]
     paused = await control.call("GET", "/api/accounts?status=paused")
 
     assert seen == ids

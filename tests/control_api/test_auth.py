@@ -45,6 +45,7 @@ def test_an_address_with_too_many_failures_waits_until_its_window_is_over():
     refused_for = limit.refused_for("10.0.0.1")
     clock.now = FAILURE_WINDOW + 1
 
+    assert refused_for is not None
     assert 1 <= refused_for <= FAILURE_WINDOW + 1
     assert limit.refused_for("10.0.0.2") is None
     assert limit.refused_for("10.0.0.1") is None

@@ -61,11 +61,14 @@ async def test_the_migrations_make_exactly_the_tables_of_the_models(database):
 
 
 async def test_a_write_that_raises_leaves_nothing_behind(database):
-    with pytest.raises(RuntimeError):
+    async def fail_half_way():
         async with database.write() as session:
             session.add(account("half"))
             await session.flush()
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await fail_half_way()
 
     async with database.read() as session:
         assert await session.get(Account, "half") is None

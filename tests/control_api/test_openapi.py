@@ -17,8 +17,8 @@ async def test_no_request_finds_a_5xx_or_an_undocumented_answer(tmp_path, simula
             assert (await http.post("/api/accounts/import", json=made["auth_json"])).status_code == 201
         judge = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{process.url}/openapi.json"),
-            *("-H", f"Authorization: Bearer {ADMIN}", "--checks", CHECKS, "--phases", "examples,coverage,fuzzing"),
-            *("--max-examples", "5", "--seed", "1", "--no-color", "--suppress-health-check", "all"),
+            *("-H", f"Authorization: Bearer {ADMIN}", "--checks", CHECKS, "--phases", "coverage,fuzzing"),
+            *("--max-examples", "3", "--seed", "1", "--no-color", "--suppress-health-check", "all"),
             cwd=tmp_path,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
