@@ -43,7 +43,7 @@ from admission_server.sessions import Buckets, Session, Withdrawn
 from admission_server.waiting import Waiter, family_of, refusal
 
 BUCKET = 0.25
-PAUSE = 1.0
+PAUSE = 0.5
 """A gap between two ticks longer than this is a pause of the process: nobody could have been heard in it."""
 OVERHELD_EVERY = 1.0
 REMEMBERED_SESSIONS = 10_000
@@ -191,6 +191,9 @@ class Ledger:
             session.resend_after(seen)
             self._post(session)
             return Opened(session=session, resumed=True, dropped=dropped)
+        old = self._instances.get(instance)
+        if old is not None and old.role != role:
+            raise SessionRefused("this instance belongs to another role")
         self._supersede(instance)
         if len(self.sessions) >= self.terms.sessions:
             raise SessionRefused(f"there are {len(self.sessions)} sessions already", full=True)
@@ -456,6 +459,7 @@ class Ledger:
             granted.key_id = waiter.key.key_id
         if choice is not None:
             granted.account = choice.account
+            granted.account_id = choice.account.account_id
             granted.credential = choice.account.credential
             granted.owner_moved = choice.owner_moved
         for resource in resources:
@@ -780,9 +784,11 @@ class Ledger:
         resource = self.catalogue.adopt(claim.resource, now)
         if resource is None or claim.lease_id in resource.leases:
             return False
-        grant = Granted(claim.request_id or f"adopted.{claim.lease_id}", claim.flow, now - claim.age)
+        grant = Granted(
+            claim.request_id or f"adopted.{claim.lease_id}", claim.flow or f"self:{session.instance}", now - claim.age
+        )
         grant.confirmed = grant.adopted = True
-        grant.account = self.catalogue.selector.accounts.get(claim.account_id)
+        grant.account_id = claim.account_id
         lease = Lease(claim.lease_id, resource, session, grant)
         self._seat(lease)
         lease.overdraft = bool(resource.overdraft)

@@ -203,6 +203,7 @@ class Granted:
 
     __slots__ = (
         "account",
+        "account_id",
         "adopted",
         "confirmed",
         "credential",
@@ -227,6 +228,7 @@ class Granted:
         self.confirmed = False
         self.adopted = False
         self.account: Account | None = None
+        self.account_id = ""
         self.credential: Credential | None = None
         self.owner_moved = False
         self.streams_held = 0

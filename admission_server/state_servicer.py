@@ -156,10 +156,9 @@ class StateServicer(state_grpc.StateServiceServicer):
         else:
             leases = (lease for session in ledger.sessions.values() for lease in session.leases.values())
         for lease in leases:
-            account = lease.grant.account
             if request.session_id and lease.session.session_id != request.session_id:
                 continue
-            if request.account_id and (account is None or account.account_id != request.account_id):
+            if request.account_id and lease.grant.account_id != request.account_id:
                 continue
             yield lease
 
@@ -248,7 +247,7 @@ def _lease_state(lease: Lease, now: float) -> state_pb.LeaseState:
         lease_id=lease.lease_id,
         resource=lease.resource.name,
         session_id=lease.session.session_id,
-        account_id=grant.account.account_id if grant.account is not None else "",
+        account_id=grant.account_id,
         request_id=grant.request_id,
         age=duration(now - grant.granted_at),
         overdraft=lease.overdraft,

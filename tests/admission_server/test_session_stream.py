@@ -259,6 +259,17 @@ async def test_a_session_of_another_role_cannot_be_taken_over(running):
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
+async def test_an_instance_of_another_role_cannot_be_superseded(running):
+    await running.policy()
+    async with running.holder("edge-1/0") as holder:
+        await holder.acquire("lanes/proxy_http")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async with running.holder("edge-1/0", role="worker"):
+                pass
+
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
 async def test_acquires_of_a_fresh_server_wait_for_its_policy(running):
     async with running.holder() as holder:
         await holder.say(acquires=[acquire_of("lanes/proxy_http")])
