@@ -324,6 +324,7 @@ class AdmissionClient:
         self._holder.tick()
         if self._holder.silent and self._patience is not None:
             self._patience.reschedule(0.0)
+            self._patience = None
             return
         self._something_to_say.set()
         if not self._holder.connected:

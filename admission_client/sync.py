@@ -269,14 +269,13 @@ class SyncClient:
                 await self._push_once(stream, self._wanted, self._revision)
 
     async def _push_once(self, stream: Stream, policy: Policy, revision: int) -> None:
-        base, base_version = self._in_force, self._applied_version
-        self._version += 1
-        if base is None:
-            message = policy_wire.snapshot(policy, version=self._version, now=self._clock())
-        else:
-            message = policy_wire.delta(
-                base, policy, base_version=base_version, version=self._version, now=self._clock()
-            )
+        base = self._in_force
+        try:
+            message = self._change_to(policy)
+        except (TypeError, ValueError) as error:  # a negative limit, say, has no place in the message
+            self._tried_revision = revision
+            self._refused(policy, revision, PolicyRefused(f"cannot be said: {error}"))
+            return
         self._verdict = asyncio.get_running_loop().create_future()
         async with asyncio.timeout(self._call_timeout):
             await self._write(stream, message)
@@ -290,15 +289,24 @@ class SyncClient:
             self._in_force = None  # the server has another base: the same again, as a snapshot
         else:
             self._tried_revision = revision
-            self._refused(policy, revision, verdict.rejected)
+            self._refused(policy, revision, PolicyRefused(verdict.rejected.message, field=verdict.rejected.field))
 
-    def _refused(self, policy: Policy, revision: int, rejected: pb.PolicyRejected) -> None:
-        log.error("policy refused", field=rejected.field, reason=rejected.message)
+    def _change_to(self, policy: Policy) -> pb.SyncRequest:
+        now = self._clock()
+        self._version += 1
+        if self._in_force is None:
+            return policy_wire.snapshot(policy, version=self._version, now=now)
+        return policy_wire.delta(
+            self._in_force, policy, base_version=self._applied_version, version=self._version, now=now
+        )
+
+    def _refused(self, policy: Policy, revision: int, refusal: PolicyRefused) -> None:
+        log.error("policy refused", field=refusal.field, reason=str(refusal))
         if self._wanted is policy and self._accepted is not None and self._accepted is not policy:
             self._wanted = self._accepted
             if self._in_force is None:
                 self._tried_revision = 0  # this server has none at all yet: the accepted one is due
-        self._settle(revision, PolicyRefused(rejected.message, field=rejected.field))
+        self._settle(revision, refusal)
 
     async def _deliver(self, stream: Stream) -> None:
         """Hands signals over and acknowledges them."""

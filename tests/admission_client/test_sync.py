@@ -178,16 +178,15 @@ async def test_a_burst_of_updates_is_sent_as_one_change():
         assert sync.applied_version == max(versions)
 
 
-async def test_a_policy_that_cannot_even_be_written_does_not_end_the_stream_for_the_next_one():
-    async with Serving(ScriptedControl()) as target, syncing(target) as client:
-        good = Policy(resources=(ResourceSettings(name="lanes/proxy_http", limit=1),))
-        with pytest.raises(AdmissionUnavailable):
-            await client.update(
-                replace(good, resources=(ResourceSettings(name="lanes/proxy_http", limit=-1),)), timeout=0.5
-            )
-        version = await client.update(good)
+async def test_a_policy_that_cannot_be_said_is_refused_and_the_next_one_is_applied():
+    control = ScriptedControl()
+    async with Serving(control) as target, syncing(target) as sync:
+        with pytest.raises(PolicyRefused):
+            await sync.update(replace(POLICY, resources=(ResourceSettings(name="lanes/proxy_http", limit=-1),)))
+        version = await sync.update(POLICY)
 
-    assert version > 0
+        assert version > 0
+        assert len(control.heard) == 1
 
 
 async def test_an_older_term_is_told_so_and_stays_away():

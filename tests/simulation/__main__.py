@@ -7,9 +7,6 @@ import argparse
 import sys
 import time
 
-import structlog
-from structlog import ReturnLogger
-
 from tests.simulation.scenario import Scenario
 
 
@@ -20,7 +17,6 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=300, help="how many seeds")
     parser.add_argument("--stories", action="store_true", help="print the digest of each story")
     options = parser.parse_args()
-    structlog.configure(logger_factory=lambda *_: ReturnLogger(), processors=[structlog.processors.KeyValueRenderer()])
     failed = turns = 0
     began = time.monotonic()
     for seed in range(options.first, options.first + options.seeds):

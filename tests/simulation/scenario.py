@@ -3,6 +3,8 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from structlog.testing import capture_logs
+
 from tests.simulation.edge import Edge, Temper
 from tests.simulation.invariants import Broken, Invariants
 from tests.simulation.server import TERMS, Server
@@ -58,7 +60,10 @@ class Scenario:
         loop.after_turn = self._check
         asyncio.set_event_loop(loop)
         try:
-            loop.run_until_complete(self._story())
+            with capture_logs() as logs:
+                loop.run_until_complete(self._story())
+            # What both sides catch so as to live on is logged with its exception; here it is a fault.
+            problem = next((f"logged: {entry}" for entry in logs if "exc_info" in entry), "")
         except Broken as broken:
             problem = str(broken)
         except TimeoutError:

@@ -6,20 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import structlog
-from structlog import ReturnLogger
 
 from tests.simulation.scenario import Scenario
 
 SEEDS = 300
 CHUNKS = 10
-
-
-@pytest.fixture(autouse=True)
-def silence():
-    structlog.configure(logger_factory=lambda *_: ReturnLogger(), processors=[structlog.processors.KeyValueRenderer()])
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
