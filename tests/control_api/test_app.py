@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import httpx
 import pytest
@@ -74,7 +75,8 @@ async def test_accounts_are_paged_and_filtered(control, simulator):
     ids = sorted([await control.import_account(await simulator.account()) for _ in range(5)])
     await control.call("POST", f"/api/accounts/{ids[0]}/pause")
 
-    seen, page = [], {"next_cursor": ""}
+    seen: list[str] = []
+    page: dict[str, Any] = {"next_cursor": ""}
     while page["next_cursor"] is not None:
         page = await control.call("GET", f"/api/accounts?limit=2&cursor={page['next_cursor']}")
         seen += [account["id"] for account in page["items"]]
