@@ -169,8 +169,11 @@ class Line:
                     self._on_quiet()
         finally:
             await self._close_upstream()
-            while self._waiting:
-                self._forget_frame(self._waiting.popleft())
+
+    def abandon(self) -> None:
+        """Forgets the turns that wait. For the end of the socket, also when the line has never run."""
+        while self._waiting:
+            self._forget_frame(self._waiting.popleft())
 
     def _forget_frame(self, turn: _Turn) -> None:
         self._parts.budget.give_back(turn.size)

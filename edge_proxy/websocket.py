@@ -104,6 +104,9 @@ class _Socket:
         except* Exception:
             log.exception("socket failed", request_id=self._client.request.request_id)
             ending = _SocketEnds(BROKEN, "internal error")
+        finally:
+            for line in self._lines.values():
+                line.abandon()
         if ending is not None:
             await self._client.close(ending.code, ending.reason)
 

@@ -6,8 +6,9 @@ import pytest
 
 from admission_client.lease import Denial, DenialReason
 from admission_client.memory import MemoryAdmission
-from tests.edge_proxy.running import RunningEdge, until
-from tests.edge_proxy.scripted_upstream import TURN, ScriptedUpstream, stream
+from tests.edge_proxy.running import RunningEdge, running_edge, until
+from tests.edge_proxy.scripted_upstream import TURN, ScriptedUpstream, document, scripted_upstream, stream
+from tests.edge_proxy.test_socket_turns import open_socket
 
 CODEX = "/backend-api/codex/responses"
 STREAMED = {"model": "gpt-5.5", "input": [], "stream": True}
@@ -129,3 +130,50 @@ async def test_a_pool_out_of_quota_says_when_it_comes_back_and_not_to_retry(
     assert 3590 <= error["resets_in_seconds"] <= 3601
     assert answer.headers["x-should-retry"] == "false"
     assert "retry-after" not in answer.headers
+
+
+async def test_a_full_socket_lane_does_not_stop_http_and_conversely(
+    edge: RunningEdge, admission: MemoryAdmission, upstream: ScriptedUpstream
+):
+    admission.set_limit("lanes/proxy_websocket", 1)
+    admission.held["lanes/proxy_websocket"] = 1
+    async with edge.client() as client:
+        over_http = await client.post(CODEX, json=STREAMED)
+    admission.set_limit("lanes/proxy_http", 1)
+    admission.held.update({"lanes/proxy_http": 1, "lanes/proxy_websocket": -1})
+    async with open_socket(edge) as socket:
+        await socket.ping()
+
+    assert over_http.status_code == 200
+
+
+async def test_usage_is_admitted_while_the_proxy_lanes_are_full(full_lane: MemoryAdmission):
+    async with scripted_upstream() as control:
+        control.script(document({"plan_type": "pro"}))
+        async with running_edge(full_lane, control_url=control.url) as edge, edge.client() as client:
+            answer = await client.get("/api/codex/usage")
+
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "stage"),
+    [
+        (CODEX, "stages/response_create"),
+        ("/v1/responses", "stages/response_create"),
+        ("/v1/responses/compact", "stages/compact_response_create"),
+    ],
+)
+async def test_a_full_stage_is_429_asks_no_upstream_and_blames_no_account(
+    edge: RunningEdge, admission: MemoryAdmission, upstream: ScriptedUpstream, path: str, stage: str
+):
+    admission.set_limit(stage, 1)
+    admission.held[stage] = 1
+    async with edge.client() as client:
+        answer = await client.post(path, json=STREAMED)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "global_admission_timeout")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert not upstream.seen
+    assert not admission.reports
+    assert set(admission.held) == {stage}

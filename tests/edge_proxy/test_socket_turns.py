@@ -341,3 +341,58 @@ async def test_a_client_that_leaves_during_a_turn_ends_it_upstream_and_gives_all
     await until(lambda: edge.idle)
     await until(lambda: not admission.held)
     assert [report.outcome for report in admission.reports] == [Outcome.NEUTRAL]
+
+
+async def test_a_full_connect_stage_is_an_error_frame_asks_no_upstream_and_blames_no_account(
+    edge: RunningEdge, admission: MemoryAdmission, upstream: ScriptedUpstream
+):
+    admission.set_limit("stages/upstream_websocket_connect", 1)
+    admission.held["stages/upstream_websocket_connect"] = 1
+    async with open_socket(edge) as socket:
+        (refused,) = await whole_turn(socket)
+
+    assert (refused["status"], refused["error"]["code"]) == (429, "global_admission_timeout")
+    assert int(refused["headers"]["retry-after"]) >= 1
+    assert not upstream.seen
+    assert not admission.reports
+
+
+async def test_a_compaction_on_a_socket_passes_the_stage_of_compactions(edge: RunningEdge, admission: MemoryAdmission):
+    async with open_socket(edge) as socket:
+        await whole_turn(socket, input=[{"type": "compaction_trigger"}])
+
+    assert "stages/compact_response_create" in admission.asked[1]
+    assert admission.asked[0] == ("lanes/proxy_websocket",)
+
+
+async def test_many_turns_with_every_kind_of_end_leave_nothing_behind(
+    edge: RunningEdge, admission: MemoryAdmission, upstream: ScriptedUpstream
+):
+    endings: list[list[Any]] = [
+        TURN,
+        [created(), "cut"],
+        ["cut"],
+        [created(), failed("x")],
+        [failed("server_error")],
+        [*TURN, "close"],
+    ]
+    upstream.script(sockets(upstream, *[endings[number % len(endings)] for number in range(60)], TURN))
+
+    async def one(number: int) -> None:
+        socket = await open_socket(edge)
+        await socket.send(turn(stream_id=str(number % 3)))
+        if number % 4:
+            await receive(socket)
+        if number % 2:
+            socket.transport.abort()
+        else:
+            await socket.close()
+
+    for start in range(0, 60, 10):
+        await asyncio.gather(*[one(number) for number in range(start, start + 10)])
+
+    await until(lambda: edge.idle)
+    await until(lambda: upstream.sockets_open == 0)
+    assert not admission.held
+    assert edge.count("sluicegate_edge_in_flight", transport="websocket") == 0
+    assert edge.count("sluicegate_edge_body_bytes") == 0
