@@ -121,8 +121,9 @@ class Ledger:
         self._last_id = epoch << 40
         self._arrivals = 0
         self._instances: dict[str, Session] = {}
-        self._lapsed: OrderedDict[str, None] = OrderedDict()
-        self._superseded: OrderedDict[str, None] = OrderedDict()
+        # With the number of the last message to it: numbers count on over a lapse, or `seen` would mean two things.
+        self._lapsed: OrderedDict[str, int] = OrderedDict()
+        self._superseded: OrderedDict[str, int] = OrderedDict()
         self._buckets = Buckets(width=BUCKET)
         self._waiters = 0
         self._deadlines: list[tuple[float, int, Waiter]] = []
@@ -203,7 +204,7 @@ class Ledger:
         self.renew(session)
         # Who lapsed before a restart is known to nobody now. Its streams run all the same: better counted than not.
         older = self.epoch if session_id not in self._lapsed else self.epoch + 1
-        self._lapsed.pop(session_id, None)
+        session.number = self._lapsed.pop(session_id, 0)
         dropped = self._resync(session, held, now, claims_before=older) if held is not None else ()
         self._back(session_id)
         return Opened(session=session, resumed=False, dropped=dropped)
@@ -726,7 +727,7 @@ class Ledger:
         if reason is EndReason.SUPERSEDED:
             _remember(self._superseded, session.session_id)
         elif reason is not EndReason.RELEASED:
-            _remember(self._lapsed, session.session_id)
+            _remember(self._lapsed, session.session_id, session.number)
         for waiter in list(session.waiting.values()):
             self._deny(waiter, Reason.SESSION_STALE, now)
         leases = list(session.leases.values())
@@ -847,7 +848,7 @@ def _door(resource: Resource, reattach: int) -> Callable[[], bool]:
     return lambda: resource.has_room(reattach=bool(reattach))
 
 
-def _remember(sessions: "OrderedDict[str, None]", session_id: str) -> None:
-    sessions[session_id] = None
+def _remember(sessions: "OrderedDict[str, int]", session_id: str, number: int = 0) -> None:
+    sessions[session_id] = number
     while len(sessions) > REMEMBERED_SESSIONS:
         sessions.popitem(last=False)
