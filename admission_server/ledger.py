@@ -211,8 +211,6 @@ class Ledger:
 
     def renew(self, session: Session) -> None:
         """Notes that a session was heard of. One that is over stays so: its stream may still be read for a moment."""
-        if session.over is not None:
-            return
         if session.over is None:
             self._buckets.put(session, self.now() + self.terms.ttl + self.terms.grace)
 
@@ -505,11 +503,11 @@ class Ledger:
             self._deny_blocked(waiter, blocker, now)
             return
         queue = at.queue if isinstance(at, Pool) else at.queues[waiter.reattaches]
-        if waiter.queue is None or waiter.at is None:
-            limit = self._queue_limit(at)
-            if len(queue) >= limit or queue.waiting_of(waiter.flow) >= self.terms.flow_waiters:
-                self._deny(waiter, Reason.QUEUE_FULL, now, at=at)
-                return
+        comes_anew = waiter.queue is None or waiter.at is None
+        full = comes_anew and len(queue) >= self._queue_limit(at)
+        if full or (comes_anew and queue.is_crowded(waiter.flow, self.terms.flow_waiters)):
+            self._deny(waiter, Reason.QUEUE_FULL, now, at=at)
+            return
         if queue is not waiter.queue or deadline != waiter.deadline:
             self._enqueue(waiter, queue, at, deadline, now)
 
@@ -583,9 +581,10 @@ class Ledger:
 
     def _wake_account(self, account: Account, now: float) -> None:
         """An account has changed: looks again at everybody who waits for it, or for one of a pool it is in."""
-        queues = [queue for resource in account.resources.values() for queue in resource.queues]
-        queues += [pool.queue for pool in account.pools]
-        self._serve([(queue, _always) for queue in queues if queue], now)
+        places = [(q, _always) for resource in account.resources.values() for q in resource.queues if q]
+        # In a pool that serves but is full, nothing changes for anybody: those who wait there are not looked at.
+        places += [(pool.queue, pool.is_worth_asking) for pool in account.pools if pool.queue]
+        self._serve(places, now)
 
     def _serve(self, places: "list[tuple[FairQueue[Waiter], Callable[[], bool]]]", now: float) -> None:
         """Grants to those in these queues, fairest first, until nobody in them can be served.

@@ -52,9 +52,11 @@ class FairQueue(Generic[W]):
         """Returns all of them, by arrival."""
         return [self._waiting[seq] for seq in sorted(self._waiting)]
 
-    def waiting_of(self, flow: str) -> int:
-        """Returns an upper bound of how many of a flow wait here: those that left may still be counted for a while."""
-        return len(self._lines.get(flow, ()))
+    def is_crowded(self, flow: str, most: int) -> bool:
+        """Returns whether a flow has as many waiters here as it may."""
+        line = self._lines.get(flow, ())
+        # Places of those who left are in the line until they surface, so a long line is counted.
+        return len(line) >= most and sum(seq in self._waiting for seq in line) >= most
 
     def add(self, waiter: W) -> None:
         """Puts a waiter where its arrival (`seq`) says."""

@@ -197,6 +197,10 @@ class Pool:
         self.refresh()
         return self._wide_open > 0
 
+    def is_worth_asking(self) -> bool:
+        """Returns whether asking again may get an answer: an account is open, or none serves at all."""
+        return self.is_open() or not self.serving
+
     def draw(self, avoid: Iterable[Account] = ()) -> Account | None:
         """Returns an account with room in all families, None without any."""
         self.refresh()

@@ -4,6 +4,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from admission_server.accounts import Outcome
 from tests.admission_server.world import KEYS, SHAPES, World, play
 
 HOLDERS = st.integers(0, 2)
@@ -72,6 +73,10 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(index=HOLDERS)
     def forget(self, index):
         self.world.forget(self.world.holders[index])
+
+    @rule(account_id=st.sampled_from(("one", "two")), outcome=st.sampled_from(Outcome))
+    def report(self, account_id, outcome):
+        self.world.report(account_id, outcome)
 
     @rule(seconds=st.floats(0.1, 9.0))
     def wait(self, seconds):

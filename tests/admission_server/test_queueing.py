@@ -84,8 +84,10 @@ def test_places_of_those_who_left_do_not_pile_up():
         queue.add(asker)
         queue.remove(asker)
 
-    assert queue.waiting_of("red") < 200
+    assert len(queue._lines["red"]) < 200
     assert len(queue) == 1
+    assert queue.is_crowded("red", 1)
+    assert not queue.is_crowded("red", 2)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "leave", "grant", "release"]), st.integers(0, 3)), max_size=80))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from admission_server.accounts import Outcome, Report, Standing
 from admission_server.decisions import (
     AccountNeeds,
     Acquire,
@@ -246,6 +247,12 @@ class World:
         """An operator ends a session by hand."""
         self.ledger.forget(holder.session_id)
 
+    def report(self, account_id: str, outcome: Outcome) -> None:
+        """An edge tells what it saw of an account."""
+        version = self.version if outcome is Outcome.AUTH_REJECTED else 0
+        report = Report(account_id=account_id, outcome=outcome, credential_version=version, resets_after=4.0)
+        self.ledger.report(report)
+
     def wait(self, seconds: float) -> None:
         """Time goes by, tick by tick."""
         for _ in range(max(1, round(seconds / TICK))):
@@ -287,7 +294,12 @@ class World:
                     fair_share_threshold_percent=0,
                 ),
                 accounts=tuple(
-                    AccountPolicy(account_id=name, kind="chatgpt", access_token="t", credential_version=1)
+                    AccountPolicy(
+                        account_id=name,
+                        kind="chatgpt",
+                        access_token=f"t{self.version}",
+                        credential_version=self.version,
+                    )
                     for name in ("one", "two")
                 ),
                 keys=tuple(KeyPolicy(key_id=name, key_sha256=sha) for name, sha in KEYS.items()),
@@ -408,12 +420,17 @@ class World:
         families = [name for name in acquire.resources if name.startswith("accounts/")]
         reattach = acquire.needs is not None and acquire.needs.reattach
         return not families or any(
-            all(
+            self._serves(account)
+            and all(
                 self._has_room(self.ledger.catalogue.resources[f.replace("-", account, 1)], reattach=reattach)
                 for f in families
             )
             for account in ("one", "two")
         )
+
+    def _serves(self, account_id: str) -> bool:
+        account = self.ledger.catalogue.selector.accounts[account_id]
+        return account.standing(self.ledger.now())[0] is Standing.SERVING
 
     @staticmethod
     def _has_room(resource: Resource, *, reattach: bool) -> bool:
@@ -528,6 +545,7 @@ STEPS: tuple[tuple[int, Step], ...] = (
     (1, lambda w, i, _: w.die(i)),
     (1, lambda w, i, _: w.close(i)),
     (1, lambda w, i, _: w.forget(w.holders[i])),
+    (3, lambda w, _, dice: w.report(dice.choice(("one", "two")), dice.choice(list(Outcome)))),
     (8, lambda w, _, dice: w.wait(dice.uniform(0.1, 1.5))),
     (1, lambda w, _, dice: w.wait(dice.uniform(2.0, 9.0))),
     (1, lambda w, _, dice: w.pause(dice.uniform(0.5, 30.0))),
