@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import orjson
 from aiohttp import web
@@ -53,7 +54,8 @@ class ApiKeyService:
             script = self._turns.script(account, taken, conversations=self._conversations)
             headers = {"x-request-id": self._turns.new_id("req"), "openai-processing-ms": "1"}
             if taken.body.get("stream") is True:
-                return await play(script, request, headers)
+                on_sent = partial(self._turns.stats.answer, script.response_id)
+                return await play(script, request, headers, on_sent=on_sent)
             return await self._whole(script, request, headers)
 
     async def socket(self, request: web.Request) -> web.StreamResponse:

@@ -4,6 +4,7 @@ Every call needs a live access token together with the `chatgpt-account-id` it b
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from aiohttp import web
 
@@ -62,7 +63,8 @@ class Backend:
         with self._turns.stats.stream(account.id):
             taken = await self._turns.take(request, account, refusal_of_http_turn)
             script = self._turns.script(account, taken, conversations=self._conversations)
-            return await play(script, request, self._answer_headers(request, account))
+            on_sent = partial(self._turns.stats.answer, script.response_id)
+            return await play(script, request, self._answer_headers(request, account), on_sent=on_sent)
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
         """Answers turns over a WebSocket, for a client that asks for this version of the protocol."""

@@ -1,7 +1,7 @@
 """How answers leave: JSON, refusals, and scripts played as server-sent events."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -38,14 +38,20 @@ async def open_event_stream(request: web.Request, headers: Mapping[str, str]) ->
     return response
 
 
-async def play(script: Script, request: web.Request, headers: Mapping[str, str]) -> web.StreamResponse:
-    """Plays a script as an event stream, with its pauses and its ending."""
+async def play(
+    script: Script, request: web.Request, headers: Mapping[str, str], *, on_sent: Callable[[bytes], None]
+) -> web.StreamResponse:
+    """Plays a script as an event stream, with its pauses and its ending. `on_sent` gets the whole of it, once sent."""
     response = await open_event_stream(request, headers)
+    sent = bytearray()
     for number, event in enumerate(script.events):
         pause = script.pause_before(number)
         if pause:
             await asyncio.sleep(pause)
-        await response.write(server_sent(event))
+        block = server_sent(event)
+        await response.write(block)
+        sent += block
+    on_sent(bytes(sent))
     match script.ending:
         case Ending.SILENCE:
             await asyncio.Event().wait()

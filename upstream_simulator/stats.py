@@ -72,6 +72,7 @@ class Stats:
     _sockets: dict[str, Gauge] = field(default_factory=lambda: defaultdict(Gauge))
     _exchanges: dict[str, Exchanges] = field(default_factory=dict)
     _turns: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_MOST_TURNS))
+    _answers: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_MOST_TURNS))
     _foreign_turn_states: int = 0
 
     def request(self, path: str, status: str) -> None:
@@ -108,6 +109,12 @@ class Stats:
             }
         )
 
+    def answer(self, response_id: str, sent: bytes) -> None:
+        """Remembers what a stream consisted of, so that others can tell whether it reached them unchanged."""
+        self._answers.append(
+            {"response_id": response_id, "bytes": len(sent), "sha256": hashlib.sha256(sent).hexdigest()}
+        )
+
     def exchange(self, refresh_token: str, *, granted: bool) -> None:
         """Counts one attempt to exchange a refresh token."""
         key = fingerprint(refresh_token)
@@ -133,6 +140,7 @@ class Stats:
             },
             "foreign_turn_states": self._foreign_turn_states,
             "turns": list(self._turns),
+            "answers": list(self._answers),
         }
 
     def forget(self) -> None:
@@ -141,6 +149,7 @@ class Stats:
         self._requests.clear()
         self._exchanges.clear()
         self._turns.clear()
+        self._answers.clear()
         self._foreign_turn_states = 0
         for gauges in (self._streams, self._sockets):
             for account, gauge in list(gauges.items()):

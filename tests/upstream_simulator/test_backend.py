@@ -1,6 +1,7 @@
 """The backend over HTTP, as the edge and the control API meet it."""
 
 import gzip
+import hashlib
 import json
 import zlib
 
@@ -114,6 +115,14 @@ async def test_a_cut_breaks_the_body_after_its_events(client):
             await collect(answer, into=seen)
 
     assert b"".join(seen).count(b"event: ") == 3
+
+
+async def test_what_a_stream_consisted_of_can_be_asked_for(client):
+    answer = await client.turn()
+    (sent,) = (await client.simulator.stats())["answers"]
+
+    assert sent["response_id"] == events_of(answer)[-1]["response"]["id"]
+    assert (sent["bytes"], sent["sha256"]) == (len(answer.content), hashlib.sha256(answer.content).hexdigest())
 
 
 async def test_a_client_that_leaves_ends_its_stream(client):
