@@ -76,7 +76,7 @@ class LaneFull(ControlError):
 
 
 class PolicyNotAccepted(ControlError):
-    """The admission server refused the policy as a whole; nothing was changed."""
+    """The admission server refused the policy as a whole; the one before stays in force there."""
 
 
 class AdmissionAway(ControlError):

@@ -9,7 +9,9 @@ import structlog
 import uvicorn
 from prometheus_client import start_http_server
 
+from admission_client.errors import TermRefused
 from control_api.app import Control, open_control
+from control_api.controller_lock import LockLost
 from control_api.settings import ControlSettings
 from service_runtime.http_head import bounded_head
 from service_runtime.process import StartupError
@@ -45,6 +47,7 @@ async def _serve(control: Control, listener: socket.socket, stop: asyncio.Event)
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # who is on this host is told by the raw peer, not by a header that anybody can write
         timeout_graceful_shutdown=DRAIN_TIMEOUT,
     )
     server = _Server(config)
@@ -58,11 +61,18 @@ async def _serve(control: Control, listener: socket.socket, stop: asyncio.Event)
         server.should_exit = True
         await serving
         if failing.done():
-            failing.result()
+            _explain(failing)
     finally:
         for task in (stopping, failing):
             task.cancel()
         await asyncio.gather(stopping, failing, return_exceptions=True)
+
+
+def _explain(failing: "asyncio.Task[None]") -> None:
+    try:
+        failing.result()
+    except (LockLost, TermRefused):
+        raise StartupError("another control API has taken over this installation") from None
 
 
 def _listen(host: str, port: int) -> socket.socket:

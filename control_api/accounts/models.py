@@ -62,6 +62,7 @@ class Account(SQLModel, table=True):
     access_expires_at: float | None = _seconds()
     rejected_version: int = 0
     signalled_at: float | None = _seconds()
+    signalled_event: str = Field(default="", max_length=200)
 
     weight: float = Field(default=1.0, sa_column=Column(Double, nullable=False))
     models: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))

@@ -25,7 +25,8 @@ from control_api.usage.service import UsageService
 
 log = structlog.get_logger(__name__)
 SAME_EVENT = 1.0
-"""Ages travel with some delay: two readings of one event differ by less than this, in seconds."""
+"""Ages travel with some delay: two readings of one event differ by less than this, in seconds. Another event may well
+happen within it."""
 
 
 class SignalReceiver:
@@ -65,9 +66,9 @@ class SignalReceiver:
                 account = await self._accounts.load(session, account_id, lock=True)
             except NotFound:
                 return
-            if account.signalled_at is not None and at <= account.signalled_at + SAME_EVENT:
+            if account.signalled_at is not None and not _is_news(account, seen, at):
                 return
-            account.signalled_at = at
+            account.signalled_at, account.signalled_event = at, _name_of(seen)
             session.add(account)
             changed = at >= account.status_changed_at and await self._judge(session, account, seen, at)
         if changed:
@@ -111,6 +112,15 @@ class SignalReceiver:
         account.rejected_version = seen.credential_version
         self._wake_refresh()
         return False
+
+
+def _is_news(account: Account, seen: SeenEvent, at: float) -> bool:
+    last = account.signalled_at or 0.0
+    return at > last + SAME_EVENT or (at > last - SAME_EVENT and account.signalled_event != _name_of(seen))
+
+
+def _name_of(seen: SeenEvent) -> str:
+    return f"{seen.outcome.value} {seen.credential_version} {seen.status} {seen.code}"[:200]
 
 
 def _reason(seen: SeenEvent) -> str:

@@ -1,10 +1,12 @@
 """Pushes the policy whenever something has changed. State, not messages: while admission is away nothing piles up."""
 
 import asyncio
+from collections import Counter
 
 import structlog
 
 from admission_client.errors import AdmissionUnavailable, PolicyRefused
+from admission_client.policy import AccountStatus, Policy
 from control_api.changes import PolicyChanges
 from control_api.errors import DatabaseError, PolicyNotAccepted
 from control_api.metrics import Metrics
@@ -32,7 +34,9 @@ class PolicyPusher:
 
     async def _push(self, number: int) -> str:
         try:
-            version = await self._sink.update(await self._reader.read())
+            policy = await self._reader.read()
+            self._count(policy)
+            version = await self._sink.update(policy)
         except PolicyRefused as error:
             log.error("the admission server refused the policy", field=error.field, reason=str(error))
             self._changes.refused(number, PolicyNotAccepted(str(error), field=error.field))
@@ -46,3 +50,8 @@ class PolicyPusher:
         self._changes.done(number, version)
         self._metrics.policy_version.set(version)
         return "applied"
+
+    def _count(self, policy: Policy) -> None:
+        standing = Counter(account.status for account in policy.accounts)
+        for status in AccountStatus:
+            self._metrics.accounts.labels(status.value).set(standing[status])

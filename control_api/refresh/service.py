@@ -44,11 +44,9 @@ from control_api.errors import (
     RefreshFailed,
     RefreshOverloaded,
 )
-from control_api.group_commit import GroupCommit
 from control_api.local_seats import UNDECIDED, LocalSeats
 from control_api.metrics import Metrics
 from control_api.refresh.models import RefreshIntent
-from control_api.refresh.schedule import is_due
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +106,6 @@ class RefreshService:
         self._metrics = metrics
         self._now = now
         self._monotonic = monotonic
-        self._writes = GroupCommit(database)
         self._flights: dict[Key, _Flight] = {}
         self._failures: dict[Key, tuple[RefreshError, float]] = {}
         self._successes: OrderedDict[Key, Refreshed] = OrderedDict()
@@ -125,14 +122,6 @@ class RefreshService:
         if rejected_version is not None and account.credential_version > rejected_version:
             return _newer(account)
         return await self._refresh_row(account, reason)
-
-    async def ensure_fresh(self, account_id: str) -> Refreshed:
-        """Refreshes the credential if it is due; one that is fresh costs neither a seat nor a call."""
-        async with self._database.read() as session:
-            account = await self._accounts.load(session, account_id)
-        if not is_due(account, self._now()):
-            return _newer(account)
-        return await self._refresh_row(account, "due")
 
     async def interrupted(self) -> frozenset[str]:
         """Returns the accounts of which an exchange has begun, by a process that crashed or without an answer.
@@ -269,8 +258,7 @@ class RefreshService:
 
     async def _begin(self, flight: _Flight, key: Key) -> Refreshed | None:
         account_id, fingerprint = key
-
-        async def begin(session: AsyncSession) -> Refreshed | None:
+        async with self._database.write() as session:
             account = await self._accounts.load(session, account_id, lock=True)
             if account.refresh_token_sha256 != fingerprint:
                 return _newer(account)
@@ -279,9 +267,7 @@ class RefreshService:
             intent = intent or RefreshIntent(account_id=account_id, refresh_token_sha256="", started_at=0.0)
             intent.refresh_token_sha256, intent.started_at = fingerprint, self._now()
             session.add(intent)
-            return None
-
-        return await self._writes.run(begin)
+        return None
 
     async def _store(self, key: Key, tokens: Tokens, reason: str) -> Refreshed:
         delay = 0.05
@@ -300,8 +286,7 @@ class RefreshService:
 
     async def _try_store(self, key: Key, tokens: Tokens, reason: str) -> Refreshed:
         account_id, fingerprint = key
-
-        async def store(session: AsyncSession) -> Refreshed:
+        async with self._database.write() as session:
             account = await self._accounts.load(session, account_id, lock=True)
             if account.refresh_token_sha256 != fingerprint:
                 log.info("a newer sign-in has won over a refresh", account_id=account_id)
@@ -312,15 +297,12 @@ class RefreshService:
             await self._accounts.note(session, account, "refreshed", reason)
             if AccountStatus.REAUTH_REQUIRED in (account.status, account.resume_to):
                 await self._accounts.change(session, account, StatusEvent.CREDENTIAL_REVIVED, reason="")
-            return Refreshed(account_id=account_id, credential_version=account.credential_version, rotated=True)
-
-        return await self._writes.run(store)
+        return Refreshed(account_id=account_id, credential_version=account.credential_version, rotated=True)
 
     async def _refused(self, flight: _Flight, key: Key, refused: AuthRefused) -> Refreshed:
         account_id, fingerprint = key
         event = PERMANENT.get(refused.code)
-
-        async def settle(session: AsyncSession) -> Refreshed | None:
+        async with self._database.write() as session:
             account = await self._accounts.load(session, account_id, lock=True)
             if account.refresh_token_sha256 != fingerprint:
                 return _newer(account)
@@ -328,11 +310,6 @@ class RefreshService:
             if event is not None:
                 lost = " (an earlier exchange was interrupted, and its answer lost)" if flight.interrupted else ""
                 await self._accounts.change(session, account, event, reason=refused.code + lost)
-            return None
-
-        newer = await self._writes.run(settle)
-        if newer is not None:
-            return newer
         if event is None:
             failure: RefreshError = RefreshFailed(str(refused), code=refused.code, retry_after=5)
         else:
@@ -342,10 +319,8 @@ class RefreshService:
         raise failure
 
     async def _forget_intent(self, key: Key) -> None:
-        async def forget(session: AsyncSession) -> None:
+        async with self._database.write() as session:
             await self._remove_intent(session, key[0])
-
-        await self._writes.run(forget)
 
     async def _remove_intent(self, session: AsyncSession, account_id: str) -> None:
         intent = await session.get(RefreshIntent, account_id)

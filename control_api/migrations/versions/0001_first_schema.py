@@ -44,6 +44,7 @@ def upgrade() -> None:
         sa.Column("access_expires_at", sa.Double(), nullable=True),
         sa.Column("rejected_version", sa.Integer(), nullable=False),
         sa.Column("signalled_at", sa.Double(), nullable=True),
+        sa.Column("signalled_event", sa.String(length=200), nullable=False),
         sa.Column("weight", sa.Double(), nullable=False),
         sa.Column("models", sa.JSON(), nullable=False),
         sa.Column("max_streams", sa.Integer(), nullable=True),

@@ -62,6 +62,15 @@ async def test_a_signal_that_comes_again_counts_once(parts, receiver, account_id
     assert (await parts.accounts.get(account_id)).rejected_version == 1
 
 
+async def test_another_event_in_the_same_moment_counts_too(parts, receiver, account_id):
+    await receiver.receive([seen(account_id, Outcome.AUTH_REJECTED, status=401)])
+    parts.clock.forward(0.2)
+
+    await receiver.receive([seen(account_id, Outcome.QUOTA_EXCEEDED, status=429, code="insufficient_quota")])
+
+    assert (await parts.accounts.get(account_id)).status == "quota_exceeded"
+
+
 async def test_a_rejection_of_an_older_credential_means_nothing(parts, receiver, account_id, waker):
     await parts.refresh.refresh(account_id, reason="test")
     parts.clock.forward(1_000)

@@ -102,16 +102,6 @@ async def test_nothing_is_exchanged_when_a_newer_credential_is_in_force_already(
     assert await parts.simulator.exchanges() == []
 
 
-async def test_a_fresh_account_takes_no_seat_and_no_exchange(parts):
-    account_id, _ = await parts.sign_in()
-    parts.clock.now = (await parts.accounts.get(account_id)).credential_obtained_at + 60
-
-    await parts.refresh.ensure_fresh(account_id)
-
-    assert parts.admission.asked == []
-    assert await parts.simulator.exchanges() == []
-
-
 async def test_a_transient_failure_is_remembered_for_five_seconds_and_no_longer(parts):
     account_id, simulated = await parts.sign_in()
     await parts.simulator.change(simulated, simulate="status=500", on="refresh")

@@ -22,6 +22,16 @@ async def version_of(parts, account_id):
     return (await parts.accounts.get(account_id)).credential_version
 
 
+async def test_a_fresh_account_takes_no_seat_and_no_exchange(parts, worker):
+    account_id, _ = await parts.sign_in()
+    parts.clock.now = (await parts.accounts.get(account_id)).credential_obtained_at + 60
+
+    await settled(parts, worker)
+
+    assert parts.admission.asked == []
+    assert await parts.simulator.exchanges() == []
+
+
 async def test_a_credential_is_refreshed_before_it_expires_and_not_long_before(parts, worker):
     account_id, _ = await parts.sign_in(access_token_ttl=5 * 86_400)
     account = await parts.accounts.get(account_id)
