@@ -19,7 +19,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
-from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from admission_client.errors import AdmissionError, Denied
@@ -122,16 +121,6 @@ class RefreshService:
         if rejected_version is not None and account.credential_version > rejected_version:
             return _newer(account)
         return await self._refresh_row(account, reason)
-
-    async def interrupted(self) -> frozenset[str]:
-        """Returns the accounts of which an exchange has begun, by a process that crashed or without an answer.
-
-        What became of the token nobody knows until the stored one is tried; that is the next refresh of the account.
-        """
-        async with self._database.read() as session:
-            intents = (await session.exec(select(RefreshIntent.account_id))).all()
-        flying = {account_id for account_id, _ in self._flights}
-        return frozenset(intents) - flying
 
     async def close(self) -> None:
         """Ends all flights. One that has sent a token away may finish first: its answer exists nowhere else."""

@@ -14,6 +14,7 @@ from sqlmodel import select
 from control_api.accounts.models import Account
 from control_api.database import Database
 from control_api.errors import Conflict, DatabaseError, NotFound, RefreshError
+from control_api.refresh.models import RefreshIntent
 from control_api.refresh.schedule import is_due
 from control_api.refresh.service import RefreshService
 
@@ -66,9 +67,11 @@ class RefreshWorker:
 
     async def look(self) -> None:
         """Starts a refresh of every credential that is due."""
-        interrupted = await self._refresh.interrupted()
+        # One look at both tables: with its intent an account is seen at the version that the exchange began with, and
+        # nothing is exchanged again when a newer one is in force by then.
         async with self._database.read() as session:
             accounts = (await session.exec(select(Account))).all()
+            interrupted = frozenset((await session.exec(select(RefreshIntent.account_id))).all())
         now = self._now()
         for account in accounts:
             if account.id in self._running or self._waits(account, now):
@@ -86,7 +89,7 @@ class RefreshWorker:
 
     async def _one(self, account: Account, reason: str) -> None:
         try:
-            await self._refresh.refresh(account.id, reason=reason)
+            await self._refresh.refresh(account.id, reason=reason, rejected_version=account.credential_version)
         except (RefreshError, Conflict, NotFound, DatabaseError):
             self._back_off(account)  # the service has logged why
         else:

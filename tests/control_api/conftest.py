@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from sqlmodel import select
 
 from admission_client.memory import MemoryAdmission
 from admission_client.state import StateReader
@@ -20,6 +21,7 @@ from control_api.keys.service import KeyService
 from control_api.limits.service import LimitService
 from control_api.local_seats import LocalSeats
 from control_api.metrics import Metrics
+from control_api.refresh.models import RefreshIntent
 from control_api.refresh.service import RefreshService
 from control_api.usage.service import UsageService
 from control_api.vault import Vault
@@ -75,6 +77,10 @@ class Parts:
             read_auth_json(httpx.Response(200, json=made["auth_json"]).content), source="imported"
         )
         return imported.account.id, made["id"]
+
+    async def open_intents(self):
+        async with self.database.read() as session:
+            return (await session.exec(select(RefreshIntent.account_id))).all()
 
     async def history(self, account_id):
         lines, _ = await self.accounts.history(account_id, before=None, limit=100)

@@ -39,7 +39,7 @@ async def test_a_refresh_rotates_the_stored_token_and_bumps_the_version(parts):
     assert refreshed.rotated
     assert refreshed.credential_version == after.credential_version == before.credential_version + 1
     assert after.refresh_token_sha256 != before.refresh_token_sha256
-    assert await parts.refresh.interrupted() == frozenset()
+    assert await parts.open_intents() == []
     assert (await parts.history(account_id))[-1] == "refreshed"
 
 
@@ -158,7 +158,7 @@ async def test_a_dead_refresh_token_means_signing_in_again_with_the_reason_in_th
     account = await parts.accounts.get(account_id)
     assert failure.value.code == "refresh_token_invalidated"
     assert (account.status, account.status_reason) == ("reauth_required", "refresh_token_invalidated")
-    assert await parts.refresh.interrupted() == frozenset()
+    assert await parts.open_intents() == []
 
 
 @pytest.mark.parametrize("code", ["account_deactivated", "account_suspended", "account_deleted"])

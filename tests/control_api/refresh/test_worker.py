@@ -88,7 +88,7 @@ async def test_an_interrupted_exchange_whose_token_is_still_good_is_repeated_at_
     await settled(parts, worker)
 
     assert (await parts.accounts.get(account_id)).credential_version == 2
-    assert await parts.refresh.interrupted() == frozenset()
+    assert await parts.open_intents() == []
 
 
 async def test_an_interrupted_exchange_whose_token_was_used_up_is_reported_as_such(parts, worker):
@@ -106,4 +106,4 @@ async def test_an_interrupted_exchange_whose_token_was_used_up_is_reported_as_su
     assert account.status == "reauth_required"
     assert account.status_reason.startswith("refresh_token_reused")
     assert "interrupted" in account.status_reason
-    assert await parts.refresh.interrupted() == frozenset()
+    assert await parts.open_intents() == []
