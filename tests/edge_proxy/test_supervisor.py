@@ -17,7 +17,7 @@ import pytest
 
 from tests.edge_proxy.running import KEY, LONGEST_WAIT
 
-STARTING = 30.0
+STARTING = 60.0
 
 
 @dataclass
