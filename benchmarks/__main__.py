@@ -1,7 +1,9 @@
 """`python -m benchmarks [--seconds N]`: everything there is to measure, one after another."""
 
 import argparse
+import logging
 
+import structlog
 import uvloop
 
 from benchmarks import admission, turns
@@ -13,6 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each measurement takes")
     seconds: float = parser.parse_args().seconds
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     report = Report()
     uvloop.run(admission.run(report, seconds=seconds))
     uvloop.run(turns.run(report, turns.Load()))
