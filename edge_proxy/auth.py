@@ -10,10 +10,11 @@ from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from urllib.parse import urlsplit
 
 import orjson
 
-from edge_proxy.errors import BodyMalformed, KeyMissing
+from edge_proxy.errors import BodyMalformed, KeyMissing, OriginRefused
 
 KEY_HEADER = "x-sluicegate-key"
 _HOW_TO = (
@@ -40,11 +41,33 @@ def identify(headers: Mapping[str, str], peer: str, *, keyless: bool) -> Client:
             key = bearer
         elif not (keyless and is_loopback(peer)):
             raise KeyMissing(_HOW_TO)
+        else:
+            _refuse_pages(headers)
     if key:
         return Client(key_sha256=hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest())
     if keyless and is_loopback(peer):
+        _refuse_pages(headers)
         return Client(peer=peer)
     raise KeyMissing(f"No API key came with the request: send `Authorization: Bearer <key>` or `{KEY_HEADER}`.")
+
+
+def check_origin(headers: Mapping[str, str], allowed: frozenset[str]) -> None:
+    """Lets programs pass, and pages of allowed origins. Raises `OriginRefused`."""
+    origin = headers.get("origin")
+    if origin is not None and origin.strip().lower() not in allowed:
+        raise OriginRefused("Web pages of this origin may not connect here.")
+
+
+def _refuse_pages(headers: Mapping[str, str]) -> None:
+    # A page in a browser on this machine comes from a loopback address as well: it gives itself away by its origin,
+    # or, when its own name was made to mean this machine, by that name.
+    check_origin(headers, frozenset())
+    try:
+        host = urlsplit(f"//{headers.get('host', '')}").hostname
+    except ValueError:
+        host = "?"
+    if host and host != "localhost" and not is_loopback(host):
+        raise OriginRefused("Without a key, call this gateway by a name of this machine: localhost, 127.0.0.1.")
 
 
 def looks_like_jwt(credential: str) -> bool:

@@ -18,6 +18,7 @@ from edge_proxy.exchange import Exchange
 from edge_proxy.turn import TurnRequest
 
 _WORTH_A_THREAD = 1024 * 1024
+_DECODED_AT_ONCE = 4 * 1024 * 1024
 _LARGEST_WINDOW = 128 * 1024 * 1024
 
 
@@ -87,10 +88,7 @@ class BodyReader:
             encoding = _encoding_of(exchange.request.headers.get("content-encoding", ""))
             decoded = raw
             if encoding:
-                if len(raw) < _WORTH_A_THREAD:
-                    decoded = decode(raw, encoding, limit)
-                else:
-                    decoded = await asyncio.to_thread(decode, raw, encoding, limit)
+                decoded = await _decoded(raw, encoding, limit)
                 share.take(len(decoded))
             yield Body(raw, decoded, encoding, TurnRequest.of(_object_in(decoded)), share.close)
         finally:
@@ -130,6 +128,16 @@ class _Share:
     def close(self) -> None:
         self._budget.give_back(self._taken)
         self._taken = 0
+
+
+async def _decoded(raw: bytes, encoding: str, limit: int) -> bytes:
+    # A few bytes can decode to very many: what turns out to be large is decoded again, where it holds nobody up.
+    if len(raw) < _WORTH_A_THREAD:
+        try:
+            return decode(raw, encoding, min(limit, _DECODED_AT_ONCE))
+        except BodyTooLarge:
+            pass
+    return await asyncio.to_thread(decode, raw, encoding, limit)
 
 
 def decode(raw: bytes, encoding: str, limit: int) -> bytes:

@@ -2,8 +2,8 @@
 
 * `EdgeError`: base class
     * `ClientGone`: nobody is left to answer
-    * `RouteNotFound`, `PathRefused`, `KeyMissing`, `BodyTooLarge`, `BodyMalformed`, `BodyTimeout`, `ParameterRefused`,
-      `ControlUnavailable`, `BodyBudgetExhausted`, `Draining`: told to the client before any upstream was asked
+    * `RouteNotFound`, `PathRefused`, `OriginRefused`, `KeyMissing`, `BodyTooLarge`, `BodyMalformed`, `BodyTimeout`,
+      `ParameterRefused`, `ControlUnavailable`, `BodyBudgetExhausted`, `Draining`: told before any upstream was asked
     * `UpstreamFailed`: the upstream did not do it: unreachable, too late, cut, or out of credentials
     * `UpstreamAnswered`: the upstream's own error answer, to be passed on
 
@@ -45,6 +45,10 @@ class RouteNotFound(EdgeError):
 
 class PathRefused(EdgeError):
     """A path that could mean two things. The message says what is wrong with it."""
+
+
+class OriginRefused(EdgeError):
+    """A web page asked, and pages have no business here."""
 
 
 class KeyMissing(EdgeError):
@@ -159,6 +163,8 @@ class Refusal:
             headers.append((b"x-sluicegate-reason", self.reason.encode()))
         if self.retry_after is not None:
             headers.append((b"retry-after", b"%d" % self.retry_after))
+        if self.status == 408:  # the rest of the body may still come, and must not be taken for a request
+            headers.append((b"connection", b"close"))
         if self.hopeless:
             headers.append((b"x-should-retry", b"false"))
         if self.status == 408:  # the rest of the body may never come: the connection is of no more use
@@ -226,6 +232,7 @@ _DENIALS: dict[DenialReason, _Look] = {
 _ERRORS: dict[type[Exception], _Look] = {
     RouteNotFound: _Look(404, "not_found", "invalid_request_error"),
     PathRefused: _Look(400, "invalid_path", "invalid_request_error"),
+    OriginRefused: _Look(403, "origin_not_allowed", "permission_error"),
     KeyMissing: _Look(401, "client_key_missing", "authentication_error"),
     BodyTooLarge: _Look(413, "payload_too_large", "invalid_request_error"),
     BodyMalformed: _Look(400, "invalid_request_error", "invalid_request_error"),

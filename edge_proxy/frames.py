@@ -12,7 +12,7 @@ import orjson
 
 from edge_proxy.answers import answered
 from edge_proxy.errors import BodyMalformed, refusal_of
-from edge_proxy.normalise import backend_body
+from edge_proxy.normalise import backend_body, encoded
 from edge_proxy.outcome import judge_event
 from edge_proxy.turn import TurnRequest
 
@@ -63,13 +63,13 @@ def backend_frame(document: Mapping[str, Any]) -> str:
     """Returns a `/v1` turn as the Codex backend accepts it on a socket. Raises `ParameterRefused`."""
     body = backend_body({name: value for name, value in document.items() if name not in {"type", "stream_id"}})
     del body["stream"]
-    return orjson.dumps({"type": CREATE, **body}).decode()
+    return encoded({"type": CREATE, **body}).decode()
 
 
 def http_body(document: Mapping[str, Any], *, normalised: bool) -> bytes:
     """Returns a turn as the body of an HTTP request, for an upstream that does not speak WebSocket."""
     body = {name: value for name, value in document.items() if name not in _ONLY_ON_SOCKETS}
-    return orjson.dumps(backend_body(body) if normalised else {**body, "stream": True})
+    return encoded(backend_body(body) if normalised else {**body, "stream": True})
 
 
 def addressed(data: bytes, stream_id: str) -> str:

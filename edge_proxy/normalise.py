@@ -7,7 +7,9 @@ left out, and what would silently change the result is refused here with a name.
 from collections.abc import Mapping
 from typing import Any
 
-from edge_proxy.errors import ParameterRefused
+import orjson
+
+from edge_proxy.errors import BodyMalformed, ParameterRefused
 
 _LEFT_OUT = frozenset(
     {
@@ -73,6 +75,14 @@ def compaction_body(document: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(items, list) and (not items or items[-1] != trigger):
         body["input"] = [*items, trigger]
     return body
+
+
+def encoded(document: Mapping[str, Any]) -> bytes:
+    """Returns a body as JSON. Raises `BodyMalformed`: a parser goes deeper than a writer can."""
+    try:
+        return orjson.dumps(document)
+    except orjson.JSONEncodeError:
+        raise BodyMalformed("The body is nested too deeply.") from None
 
 
 def _input(given: Any) -> Any:

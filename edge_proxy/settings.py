@@ -46,11 +46,15 @@ class EdgeSettings(ServiceSettings):
 
     keyless: Literal["", "loopback"] = ""
     """`loopback`: clients on this machine need no key. Never right behind a proxy, which makes everybody local."""
+    allowed_origins: str = ""
+    """Web origins that may open WebSockets, with commas between them. No other page may: Codex and SDKs send none."""
     forward_simulate: bool = False
     """Whether `x-simulate` may reach the upstream: for demo, tests and benchmarks."""
 
     body_budget: int = Field(default=512 * MIB, ge=MIB)
     """Bytes of request bodies that may be in memory at once, over all requests and workers."""
+    head_limit: int = Field(default=64 * 1024, ge=1024)
+    """Largest request line and headers together."""
     frame_limit: int = Field(default=16 * MIB, ge=1024)
     """Largest WebSocket frame, both ways."""
     lines_per_socket: int = Field(default=8, ge=1)
@@ -72,6 +76,8 @@ class EdgeSettings(ServiceSettings):
     """Seconds for a whole stream."""
     client_write_timeout: float = Field(default=60.0, gt=0)
     """Seconds that a client may leave its answer unread."""
+    head_timeout: float = Field(default=20.0, gt=0)
+    """Seconds for the headers of a request."""
     body_timeout: float = Field(default=60.0, gt=0)
     """Seconds for a whole request body."""
     body_progress_timeout: float = Field(default=20.0, gt=0)

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from admission_client.errors import AdmissionError
-from edge_proxy.auth import Client, identify
+from edge_proxy.auth import Client, check_origin, identify
 from edge_proxy.client_socket import ClientSocket
 from edge_proxy.errors import BodyMalformed, ClientGone, EdgeError, refusal_of
 from edge_proxy.exchange import Request
@@ -41,6 +41,8 @@ class SocketProxy:
 
     def __init__(self, parts: LineParts) -> None:
         self._parts = parts
+        allowed = parts.settings.allowed_origins.lower().split(",")
+        self._origins = frozenset(origin.strip() for origin in allowed if origin.strip())
 
     async def serve(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Serves one socket from its handshake to its end."""
@@ -53,6 +55,7 @@ class SocketProxy:
             self._parts.drain.check()
             route = match("GET", request.raw_path, websocket=True)
             lane = route.lane
+            check_origin(request.headers, self._origins)
             owner = identify(request.headers, request.peer, keyless=settings.keyless == "loopback")
             async with self._parts.admission.acquire(
                 [lane], key_sha256=owner.key_sha256, peer=owner.peer, label=request.request_id[:64]

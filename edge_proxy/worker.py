@@ -20,6 +20,7 @@ from edge_proxy.access import json_lines, through_structlog
 from edge_proxy.app import EdgeApp
 from edge_proxy.settings import EdgeSettings
 from edge_proxy.supervisor import address_of
+from service_runtime.http_head import bounded_head
 from service_runtime.process import StartupError
 from service_runtime.tls import channel_credentials
 
@@ -76,7 +77,7 @@ def server_config(app: EdgeApp, settings: EdgeSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=bounded_head(limit=settings.head_limit, timeout=settings.head_timeout),
         ws="websockets-sansio",
         ws_max_size=settings.frame_limit,
         ws_per_message_deflate=False,
