@@ -291,12 +291,12 @@ class Line:
         except UpstreamFailed as error:
             verdict = judge_trouble(error.trouble)
             this.reporter.settle(verdict)
-            await self._close_upstream()
+            await self._drop_upstream()
             if not this.turn.watch.visible:
                 raise TryFailed(verdict, this.account, error) from error
             raise
         except BaseException:
-            await self._close_upstream()
+            await self._drop_upstream()
             raise
         finally:
             this.reporter.settle_neutrally()
@@ -479,6 +479,11 @@ class Line:
             await self._client.send(addressed(event, self.stream_id))
         else:
             await self._client.tell(refusal.frame(), self.stream_id)
+
+    async def _drop_upstream(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            await upstream.drop()
 
     async def _close_upstream(self) -> None:
         upstream, self._upstream = self._upstream, None
