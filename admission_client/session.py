@@ -62,7 +62,7 @@ class AdmissionClient:
         source: Random numbers, for the session id and the jitter of reconnects.
         unavailable_wait: How long an acquire waits for a server that is away.
         max_unavailable_waiters: How many may wait so at once.
-        connect_timeout: How long dialling and the server's welcome may take.
+        connect_timeout: How long dialling and the server's welcome may take, and later each write.
         open_stream: Opens a stream that ends with its block; None for gRPC.
     """
 
@@ -277,12 +277,13 @@ class AdmissionClient:
         return True
 
     async def _write(self, stream: Stream) -> None:
-        """Writes whatever has piled up. A write that hangs ends with its stream, of which the alarm takes care."""
+        """Writes whatever has piled up. A write that hangs, because nobody reads at the other end, ends the stream."""
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             while True:
                 message = self._holder.take()
                 if message is not None:
-                    await stream.write(message)
+                    async with asyncio.timeout(self._connect_timeout):
+                        await stream.write(message)
                     if message.close:
                         await stream.done_writing()
                         return

@@ -1,6 +1,7 @@
 """The client's shell, over a real socket, against a server that does what the test says."""
 
 import asyncio
+import contextlib
 import gc
 
 import grpc
@@ -209,6 +210,39 @@ async def test_a_server_that_stops_acknowledging_is_left_for_a_new_stream():
     server = ScriptedServer(ttl=0.6, heartbeat_in=0.1, acknowledges=False)
     async with serving(server) as target, AdmissionClient(target, "t", "edge-1"):
         await eventually(lambda: server.streams >= 2)
+
+
+async def test_a_server_that_stops_reading_is_left_for_a_new_stream():
+    class Stuck:
+        """Welcomes, and then takes nothing more."""
+
+        def __init__(self):
+            self.written = 0
+            self.welcomed = False
+            self.never = asyncio.Event()
+
+        async def write(self, _request):
+            self.written += 1
+            if self.written > 1:
+                await self.never.wait()
+
+        async def read(self):
+            if self.welcomed:
+                await self.never.wait()
+            self.welcomed = True
+            welcome = session_pb.SessionResponse(number=1, welcome=session_pb.Welcome(epoch=1))
+            welcome.welcome.ttl.seconds = 15
+            return welcome
+
+    streams = []
+
+    @contextlib.asynccontextmanager
+    async def open_stream():
+        streams.append(Stuck())
+        yield streams[-1]
+
+    async with AdmissionClient("stuck", "t", "edge-1", connect_timeout=0.05, open_stream=open_stream):
+        await eventually(lambda: len(streams) >= 2)
 
 
 async def test_a_superseded_session_ends_loudly_and_for_good():
