@@ -123,6 +123,24 @@ async def test_a_stop_answers_waiters_and_closes_streams(tmp_path):
     assert error.code() is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_a_stop_waits_for_nobody_who_is_connected(tmp_path):
+    async with running_server(tmp_path, drain_timeout=60.0) as running:
+        async with running.controller() as controller, running.holder() as holder:
+            await controller.snapshot(1)
+            watch = running.state.WatchState(state_pb.WatchStateRequest())
+            await watch.read()
+            async with asyncio.timeout(WITHIN):
+                await running.server.stop()
+            told = await holder.over()
+            with pytest.raises(grpc.aio.AioRpcError) as controller_told:
+                await controller.hear()
+            watch.cancel()
+        running.server.stop = _nothing  # type: ignore[method-assign]  # it is over already
+
+    assert told.code() is grpc.StatusCode.UNAVAILABLE
+    assert controller_told.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
 async def test_a_server_that_is_very_late_refuses_acquires_but_no_heartbeat_and_no_release(running):
     await running.policy()
     async with running.holder() as holder:
