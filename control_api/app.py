@@ -47,6 +47,7 @@ from control_api.refresh.routes import refresh_routes
 from control_api.refresh.service import STAGE, RefreshService
 from control_api.refresh.worker import RefreshWorker
 from control_api.settings import ControlSettings
+from control_api.usage.queries import UsageQueries
 from control_api.usage.routes import CLIENT_PATHS, client_usage_routes, usage_routes
 from control_api.usage.service import UsageService
 from control_api.usage.worker import UsageWorker
@@ -90,6 +91,7 @@ class _Services:
     refresh: RefreshService
     refresh_worker: RefreshWorker
     usage: UsageService
+    queries: UsageQueries
     logins: LoginService
 
 
@@ -109,6 +111,7 @@ async def open_control(settings: ControlSettings) -> AsyncIterator[Control]:
             usage=services.usage,
             changes=store.changes,
             wake_refresh=services.refresh_worker.wake,
+            ask_usage=services.queries.ask_soon,
             metrics=store.metrics,
         )
         sync = await stack.enter_async_context(
@@ -199,15 +202,18 @@ async def _open_services(
         metrics=store.metrics,
     )
     stack.push_async_callback(refresh.close)
-    usage = UsageService(
+    usage = UsageService(database=store.database, accounts=store.accounts, changes=store.changes)
+    stack.push_async_callback(usage.close)
+    queries = UsageQueries(
         database=store.database,
         accounts=store.accounts,
+        usage=usage,
         changes=store.changes,
         client=client,
         refresher=refresh.refresh,
         metrics=store.metrics,
     )
-    stack.push_async_callback(usage.close)
+    stack.push_async_callback(queries.close)
     logins = LoginService(
         database=store.database,
         accounts=store.accounts,
@@ -216,7 +222,7 @@ async def _open_services(
         callback_port=settings.login_callback_port,
     )
     worker = RefreshWorker(database=store.database, refresh=refresh)
-    return _Services(refresh=refresh, refresh_worker=worker, usage=usage, logins=logins)
+    return _Services(refresh=refresh, refresh_worker=worker, usage=usage, queries=queries, logins=logins)
 
 
 def _start_workers(
@@ -230,7 +236,9 @@ def _start_workers(
         weights=services.usage,
     )
     pusher = PolicyPusher(changes=store.changes, reader=reader, sink=sync, metrics=store.metrics)
-    usage_worker = UsageWorker(database=store.database, usage=services.usage, interval=settings.usage_interval)
+    usage_worker = UsageWorker(
+        database=store.database, usage=services.usage, queries=services.queries, interval=settings.usage_interval
+    )
     workers.start("controller lock", store.lock.keep())
     workers.start("push", pusher.run())
     workers.start("refresh", services.refresh_worker.run())
@@ -299,7 +307,7 @@ def _application(
         login_routes(services.logins),
         key_routes(store.keys, changes),
         limit_routes(store.limits, changes),
-        usage_routes(services.usage),
+        usage_routes(services.usage, services.queries),
         state,
     ):
         admin.include_router(routes)

@@ -40,6 +40,7 @@ class SignalReceiver:
         usage: UsageService,
         changes: PolicyChanges,
         wake_refresh: Callable[[], None],
+        ask_usage: Callable[[str], None],
         metrics: Metrics,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -48,6 +49,7 @@ class SignalReceiver:
         self._usage = usage
         self._changes = changes
         self._wake_refresh = wake_refresh
+        self._ask_usage = ask_usage
         self._metrics = metrics
         self._now = now
 
@@ -85,7 +87,7 @@ class SignalReceiver:
                     session, account, StatusEvent.RATE_LIMITED, reason=reason, reset_at=reset_at
                 )
             case Outcome.QUOTA_EXCEEDED:
-                self._usage.ask_soon(account.id)
+                self._ask_usage(account.id)
                 return await self._accounts.change(
                     session, account, StatusEvent.QUOTA_EXCEEDED, reason=reason, reset_at=reset_at
                 )

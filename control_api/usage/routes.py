@@ -11,6 +11,7 @@ from control_api.auth import bearer_of
 from control_api.errors import NotSignedIn, problem_responses
 from control_api.paging import Cursor, PageLimit, decode_cursor, encode_cursor, number_cursor
 from control_api.usage.models import PolledView, SamplePage, SampleView, UsagePage, UsageView
+from control_api.usage.queries import UsageQueries
 from control_api.usage.served import CodexUsage, PoolUsage, V1Usage, codex_usage, pool_window
 from control_api.usage.service import UsageService
 from control_api.usage.windows import FIVE_HOURS, WEEK
@@ -31,7 +32,7 @@ FindKey = Callable[[bytes], Awaitable[ClientKey | None]]
 """Finds a valid key by its SHA-256."""
 
 
-def usage_routes(usage: UsageService) -> APIRouter:
+def usage_routes(usage: UsageService, queries: UsageQueries) -> APIRouter:
     """Returns the operator's routes below `/api/usage`."""
     router = APIRouter(prefix="/api/usage", tags=["usage"])
 
@@ -56,7 +57,7 @@ def usage_routes(usage: UsageService) -> APIRouter:
         responses=problem_responses(404, 409),
     )
     async def poll_usage(account_id: AccountId) -> PolledView:
-        return PolledView(account_id=account_id, outcome=await usage.poll(account_id, manual=True))
+        return PolledView(account_id=account_id, outcome=await queries.poll(account_id, manual=True))
 
     return router
 

@@ -11,6 +11,7 @@ from sqlmodel import select
 from control_api.accounts.models import Account
 from control_api.database import Database
 from control_api.errors import DatabaseError, NotFound
+from control_api.usage.queries import UsageQueries
 from control_api.usage.service import UsageService, has_usage
 
 log = structlog.get_logger(__name__)
@@ -28,12 +29,14 @@ class UsageWorker:
         *,
         database: Database,
         usage: UsageService,
+        queries: UsageQueries,
         interval: float,
         now: Callable[[], float] = time.time,
         source: random.Random | None = None,
     ) -> None:
         self._database = database
         self._usage = usage
+        self._queries = queries
         self._interval = interval
         self._now = now
         self._random = source or random.Random()  # noqa: S311 (jitter, not secrets)
@@ -79,7 +82,7 @@ class UsageWorker:
         }
 
     def _is_due(self, account_id: str, now: float) -> bool:
-        return self._due[account_id] <= now or self._usage.take_soon(account_id, self._asked.get(account_id, 0.0))
+        return self._due[account_id] <= now or self._queries.take_soon(account_id, self._asked.get(account_id, 0.0))
 
     def _begin(self, account_id: str, now: float) -> None:
         self._asked[account_id] = now
@@ -90,6 +93,6 @@ class UsageWorker:
 
     async def _one(self, account_id: str) -> None:
         try:
-            await self._usage.poll(account_id)
+            await self._queries.poll(account_id)
         except (NotFound, DatabaseError) as error:
             log.info("usage was not asked for", account_id=account_id, reason=str(error))

@@ -23,6 +23,7 @@ from control_api.local_seats import LocalSeats
 from control_api.metrics import Metrics
 from control_api.refresh.models import RefreshIntent
 from control_api.refresh.service import RefreshService
+from control_api.usage.queries import UsageQueries
 from control_api.usage.service import UsageService
 from control_api.vault import Vault
 from service_runtime.addresses import ALL_HOSTS
@@ -66,6 +67,7 @@ class Parts:
     auth_server: AuthServer
     refresh: RefreshService
     usage: UsageService
+    queries: UsageQueries
     metrics: Metrics
     clock: Clock
     simulator: Any
@@ -140,9 +142,11 @@ async def open_parts(data_dir, simulator, clock):
             now=clock,
             monotonic=clock,
         )
-        usage = UsageService(
+        usage = UsageService(database=database, accounts=accounts, changes=changes, now=clock)
+        queries = UsageQueries(
             database=database,
             accounts=accounts,
+            usage=usage,
             changes=changes,
             client=client,
             refresher=refresh.refresh,
@@ -160,10 +164,12 @@ async def open_parts(data_dir, simulator, clock):
             auth_server=auth_server,
             refresh=refresh,
             usage=usage,
+            queries=queries,
             metrics=metrics,
             clock=clock,
             simulator=simulator,
         )
+        await queries.close()
         await usage.close()
         await refresh.close()
     await database.close()

@@ -26,6 +26,7 @@ def receiver(parts, waker):
         usage=parts.usage,
         changes=parts.changes,
         wake_refresh=waker,
+        ask_usage=parts.queries.ask_soon,
         metrics=parts.metrics,
         now=parts.clock,
     )

@@ -11,7 +11,12 @@ USAGE = "GET /backend-api/wham/usage"
 @pytest.fixture
 def worker(parts):
     return UsageWorker(
-        database=parts.database, usage=parts.usage, interval=60.0, now=parts.clock, source=random.Random(1)
+        database=parts.database,
+        usage=parts.usage,
+        queries=parts.queries,
+        interval=60.0,
+        now=parts.clock,
+        source=random.Random(1),
     )
 
 
@@ -52,7 +57,7 @@ async def test_an_account_that_met_a_limit_is_asked_ahead_of_its_schedule(parts,
     before = await parts.simulator.requests(USAGE)
 
     for _ in range(5):
-        parts.usage.ask_soon(account_id)
+        parts.queries.ask_soon(account_id)
         parts.clock.forward(1)
         await ticked(worker)
 
