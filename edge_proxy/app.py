@@ -1,6 +1,7 @@
 """The composition root: everything is built here, once, and handed to whoever needs it. And the ASGI application."""
 
 import time
+from collections.abc import Callable
 from typing import Any, Self
 
 import orjson
@@ -33,9 +34,11 @@ class EdgeApp:
         registry: CollectorRegistry,
         *,
         access_sink: Sink = through_structlog,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         self.drain = Drain()
         self._admission = admission
+        self._is_over = is_over
         self._was_ready = False
         self._upstream = Upstream(settings)
         self._control = ControlApi(settings.control_url) if settings.control_url else None
@@ -103,6 +106,6 @@ class EdgeApp:
 
     @property
     def ready(self) -> bool:
-        """Whether this edge has had a session and a policy once, and is not draining."""
+        """Whether this edge has had a session and a policy once, is not draining, and was not replaced by another."""
         self._was_ready = self._was_ready or self._admission.ready
-        return self._was_ready and not self.drain.begun.is_set()
+        return self._was_ready and not self.drain.begun.is_set() and not self._is_over()

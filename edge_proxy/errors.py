@@ -167,8 +167,6 @@ class Refusal:
             headers.append((b"connection", b"close"))
         if self.hopeless:
             headers.append((b"x-should-retry", b"false"))
-        if self.status == 408:  # the rest of the body may never come: the connection is of no more use
-            headers.append((b"connection", b"close"))
         return headers
 
     def envelope(self) -> bytes:

@@ -55,7 +55,9 @@ async def serve_worker(
         raise StartupError(f"cannot use the TLS files of the admission server: {error}") from None
     async with (
         AdmissionClient(settings.admission_target, token, instance, credentials=credentials) as admission,
-        EdgeApp(settings, admission, registry, access_sink=access_sink) as app,
+        EdgeApp(
+            settings, admission, registry, access_sink=access_sink, is_over=lambda: admission.ended is not None
+        ) as app,
     ):
         server = EdgeServer(server_config(app, settings))
         serving = asyncio.create_task(server.serve(sockets=[listener]))

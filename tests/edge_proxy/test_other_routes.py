@@ -5,9 +5,12 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from admission_client.lease import AccountKind, DenialReason
 from admission_client.memory import MemoryAdmission
+from edge_proxy.app import EdgeApp
+from edge_proxy.settings import EdgeSettings
 from tests.edge_proxy.running import RunningEdge, accounts, running_edge, until
 from tests.edge_proxy.scripted_upstream import (
     TURN,
@@ -277,6 +280,17 @@ async def test_ready_stays_after_the_admission_server_was_there_once(upstream: S
         after = await client.get("/health/ready")
 
     assert [answer.status_code for answer in (before, during, after)] == [503, 200, 200]
+
+
+async def test_an_edge_that_was_superseded_is_not_ready_any_more(admission: MemoryAdmission):
+    over: list[bool] = []
+    registry = CollectorRegistry()
+    async with EdgeApp(EdgeSettings(), admission, registry, is_over=lambda: bool(over)) as app:
+        before = app.ready
+        over.append(True)
+        after = app.ready
+
+    assert (before, after) == (True, False)
 
 
 async def test_drain_lets_a_stream_finish_and_refuses_what_is_new(edge: RunningEdge, upstream: ScriptedUpstream):
