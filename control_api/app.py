@@ -54,7 +54,7 @@ from control_api.usage.worker import UsageWorker
 from control_api.vault import Vault
 from control_api.workers import Workers
 from service_runtime.process import StartupError
-from service_runtime.tls import TlsFiles, channel_credentials
+from service_runtime.tls import channel_credentials
 from service_runtime.version import VERSION
 
 log = structlog.get_logger(__name__)
@@ -255,13 +255,8 @@ class _Link:
 
 
 def _link_of(settings: ControlSettings) -> _Link:
-    files = TlsFiles(
-        certificate=settings.admission_tls_certificate,
-        key=settings.admission_tls_key,
-        authority=settings.admission_tls_authority,
-    )
     try:
-        credentials = channel_credentials(files)
+        credentials = channel_credentials(settings.admission_tls)
     except (OSError, ValueError) as error:
         raise StartupError(f"cannot use the TLS files of the admission server: {error}") from None
     return _Link(
@@ -273,7 +268,7 @@ def _link_of(settings: ControlSettings) -> _Link:
 
 
 def _application(
-    store: _Store, services: _Services, *, admission: Admission, state: APIRouter, admin_token: str
+    store: _Store, services: _Services, *, admission: AdmissionClient, state: APIRouter, admin_token: str
 ) -> FastAPI:
     changes = store.changes
     app = FastAPI(
@@ -290,6 +285,7 @@ def _application(
             Middleware(
                 DashboardLane,
                 admission=admission,
+                is_connected=lambda: admission.connected,
                 local=LocalSeats(_limit_of(store.limits, LANE)),
                 exempt=frozenset(CLIENT_PATHS),
             ),

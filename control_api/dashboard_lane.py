@@ -5,6 +5,7 @@ operators always get in. Health and metrics take no seat; what the edge carries 
 """
 
 import math
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,10 +23,17 @@ class DashboardLane:
     """ASGI middleware that holds a seat for each request of the API."""
 
     def __init__(
-        self, app: ASGIApp, *, admission: Admission, local: LocalSeats, exempt: frozenset[str] = frozenset()
+        self,
+        app: ASGIApp,
+        *,
+        admission: Admission,
+        is_connected: Callable[[], bool],
+        local: LocalSeats,
+        exempt: frozenset[str] = frozenset(),
     ) -> None:
         self._app = app
         self._admission = admission
+        self._is_connected = is_connected
         self._local = local
         self._exempt = exempt
 
@@ -45,7 +53,7 @@ class DashboardLane:
 
     async def _take(self, seat: AsyncExitStack) -> None:
         # A server that is away is noticed by its lost session; nobody waits for it here.
-        if self._admission.ready:
+        if self._is_connected():
             try:
                 await seat.enter_async_context(self._admission.acquire([LANE], label="api", max_wait=0.0))
             except Denied as denied:

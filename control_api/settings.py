@@ -4,6 +4,7 @@ The limit seeds hold until somebody changes the limit through the API; a variabl
 default in force, which is why every seed may be None.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from pydantic_settings import SettingsConfigDict
 
 from service_runtime.addresses import PrivateHosts
 from service_runtime.settings import ServiceSettings
+from service_runtime.tls import TlsFiles
 
 Limit = Annotated[int, Field(ge=0, le=1_000_000)]
 
@@ -115,6 +117,20 @@ class ControlSettings(ServiceSettings):
     def effective_key_file(self) -> Path:
         """Where the key of the vault lies when it does not come from the environment."""
         return self.key_file or self.data_dir / "vault.key"
+
+    @property
+    def admission_tls(self) -> TlsFiles:
+        """The TLS files of the way to the admission server."""
+        return TlsFiles(
+            certificate=self.admission_tls_certificate,
+            key=self.admission_tls_key,
+            authority=self.admission_tls_authority,
+        )
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yields what does not go together."""
+        if self.admission_tls.incomplete():
+            yield "admission_tls_certificate", "and SLUICEGATE_CONTROL_ADMISSION_TLS_KEY go together"
 
     def limit_seeds(self) -> dict[str, int]:
         """Returns the limits that the environment names, by resource or family."""
