@@ -5,20 +5,21 @@ that leaves here has one, and every refusal to come back later has its `retry-af
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from edge_proxy.answers import answered
 from edge_proxy.errors import BodyMalformed, refusal_of
+from edge_proxy.headers import TURN_STATE
 from edge_proxy.normalise import backend_body, encoded
 from edge_proxy.outcome import judge_event
 from edge_proxy.turn import TurnRequest
 
 CREATE = "response.create"
 _ONLY_ON_SOCKETS = frozenset({"type", "stream_id", "generate"})
-_ADDRESSES = {"session_id": "session-id", "thread_id": "thread-id", "x-codex-turn-state": "x-codex-turn-state"}
+_ADDRESSES = {"session_id": "session-id", "thread_id": "thread-id", TURN_STATE: TURN_STATE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,16 @@ class ClientFrame:
             return handshake
         own = {header: metadata[name] for name, header in _ADDRESSES.items() if isinstance(metadata.get(name), str)}
         return {**handshake, **own} if own else handshake
+
+
+def for_another_owner(frame: ClientFrame) -> ClientFrame:
+    """Returns a turn without the turn state in its metadata: the account that it names is not the one that serves."""
+    metadata = frame.document.get("client_metadata")
+    if not isinstance(metadata, dict) or TURN_STATE not in metadata:
+        return frame
+    kept = {name: value for name, value in metadata.items() if name != TURN_STATE}
+    document = {**frame.document, "client_metadata": kept}
+    return replace(frame, text=orjson.dumps(document).decode(), document=document)
 
 
 def backend_frame(document: Mapping[str, Any]) -> str:

@@ -24,7 +24,15 @@ from edge_proxy.body import ByteBudget
 from edge_proxy.client_socket import ClientSocket
 from edge_proxy.drain import Drain
 from edge_proxy.errors import ClientGone, EdgeError, UpstreamAnswered, UpstreamFailed, UpstreamTrouble, refusal_of
-from edge_proxy.frames import ClientFrame, addressed, backend_frame, http_body, mended_error, needs_mending
+from edge_proxy.frames import (
+    ClientFrame,
+    addressed,
+    backend_frame,
+    for_another_owner,
+    http_body,
+    mended_error,
+    needs_mending,
+)
 from edge_proxy.headers import TURN_STATE, upstream_headers
 from edge_proxy.interruption import Interruption
 from edge_proxy.metrics import EdgeMetrics
@@ -350,6 +358,8 @@ class Line:
 
     async def _over_socket(self, this: _Try, upstream: UpstreamSocket) -> None:
         watch, frame = this.turn.watch, this.turn.frame
+        if this.account.owner_moved:
+            frame = for_another_owner(frame)
         upstream.turns += 1
         try:
             await upstream.send(backend_frame(frame.document) if self._is_normalised(this) else frame.text)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -326,6 +327,17 @@ async def test_upstream_turn_state_is_told_to_codex_by_frame(edge: RunningEdge, 
         first = await receive(socket)
 
     assert first == {"type": "response.metadata", "headers": {"x-codex-turn-state": "state-1"}}
+
+
+async def test_a_turn_state_is_dropped_when_its_owner_moved(
+    edge: RunningEdge, admission: MemoryAdmission, upstream: ScriptedUpstream
+):
+    admission.accounts = [replace(account, owner_moved=True) for account in admission.accounts]
+    async with open_socket(edge, x_codex_turn_state="old") as socket:
+        await whole_turn(socket, client_metadata={"x-codex-turn-state": "old", "turn_id": "t"})
+
+    assert upstream.frames[0][1]["client_metadata"] == {"turn_id": "t"}
+    assert "x-codex-turn-state" not in upstream.seen[0].headers
 
 
 async def test_a_client_that_leaves_during_a_turn_ends_it_upstream_and_gives_all_back(
