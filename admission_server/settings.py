@@ -1,10 +1,11 @@
 """Settings of the admission server: environment variables with the prefix `SLUICEGATE_ADMISSION_`."""
 
 import ipaddress
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from service_runtime.settings import ServiceSettings
@@ -58,21 +59,16 @@ class AdmissionSettings(ServiceSettings):
         """The TLS files."""
         return TlsFiles(certificate=self.tls_certificate, key=self.tls_key, authority=self.tls_authority)
 
-    @model_validator(mode="after")
-    def _needs_tokens(self) -> Self:
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yields what does not go together."""
         if self.tokens_file is None:
             bound = "" if _is_loopback(self.host) else f", least of all on {self.host}, which others can reach"
-            raise ValueError(
-                "SLUICEGATE_ADMISSION_TOKENS_FILE must name a file with lines '<role> <token>', roles edge, worker, "
-                f"control, reader; the server does not run without{bound}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _heartbeats_fit(self) -> Self:
+            needed = "must name a file with lines '<role> <token>', roles edge, worker, control, reader"
+            yield "tokens_file", f"{needed}; the server does not run without{bound}"
         if self.heartbeat_every * 2 > self.session_ttl:
-            raise ValueError("SLUICEGATE_ADMISSION_HEARTBEAT must be at most half of SLUICEGATE_ADMISSION_SESSION_TTL")
-        return self
+            yield "heartbeat", "must be at most half of SLUICEGATE_ADMISSION_SESSION_TTL"
+        if self.tls.incomplete() or (self.tls_authority and not self.tls_certificate):
+            yield "tls_certificate", "and SLUICEGATE_ADMISSION_TLS_KEY must both be set for TLS"
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,6 +1,7 @@
 """Settings of the edge, all from the environment: `SLUICEGATE_EDGE_…`. Times are seconds, sizes are bytes."""
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -102,3 +103,22 @@ class EdgeSettings(ServiceSettings):
             key=self.admission_tls_key,
             authority=self.admission_tls_authority,
         )
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yields what does not go together. A limit within a limit must be able to strike."""
+        for inner, outer in _WITHIN:
+            if getattr(self, inner) > getattr(self, outer):
+                yield inner, f"must not be more than SLUICEGATE_EDGE_{outer.upper()}"
+        if self.frame_limit > self.body_budget // self.workers:
+            yield "body_budget", "must have room for one frame of SLUICEGATE_EDGE_FRAME_LIMIT in every worker"
+        if self.admission_tls.incomplete():
+            yield "admission_tls_certificate", "and SLUICEGATE_EDGE_ADMISSION_TLS_KEY go together"
+
+
+_WITHIN = (
+    ("body_progress_timeout", "body_timeout"),
+    ("connect_timeout", "handshake_timeout"),
+    ("keepalive_interval", "silence_timeout"),
+    ("silence_timeout", "stream_timeout"),
+    ("headers_timeout", "stream_timeout"),
+)

@@ -5,7 +5,7 @@ its end). All mistakes are told at once, each with the name of its variable and 
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -49,10 +49,18 @@ class ServiceSettings(BaseSettings):
     def from_environment(cls) -> Self:
         """Reads the environment. Raises `SettingsError` with every mistake in it."""
         try:
-            return cls()
+            settings = cls()
         except ValidationError as error:
             problems = [f"{variable_of(cls, item['loc'])}: {item['msg']}" for item in error.errors()]
             raise SettingsError(problems) from None
+        problems = [f"{variable_of(cls, (name,))}: {problem}" for name, problem in settings.contradictions()]
+        if problems:
+            raise SettingsError(problems)
+        return settings
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Yields settings that do not go together: the one to name, and what is wrong with it."""
+        yield from ()
 
 
 def variable_of(settings: type[ServiceSettings], location: tuple[int | str, ...]) -> str:

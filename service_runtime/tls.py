@@ -23,9 +23,13 @@ class TlsFiles:
         """Whether no file is named."""
         return not (self.certificate or self.key or self.authority)
 
+    def incomplete(self) -> bool:
+        """Whether a certificate is named without its key, or a key without its certificate."""
+        return (self.certificate is None) != (self.key is None)
+
     def check(self) -> None:
         """Raises `ValueError` or `OSError` when the files cannot be read or do not belong together."""
-        if (self.certificate is None) != (self.key is None):
+        if self.incomplete():
             raise ValueError("a certificate needs its key, and a key its certificate")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if self.certificate and self.key:
