@@ -4,7 +4,6 @@
     * `Denied`: a decision was made, and it was no; carries the `Denial`
     * `AdmissionUnavailable`: no decision was made, the server is away or does not know us yet
     * `AcquireRejected`: no decision was made, the request itself was wrong
-    * `LeasesLost`: the session lapsed; nothing new may be started on its leases
     * `SessionSuperseded`: another process took over our instance name; this client is over
     * `PolicyRefused`: the server refused a policy as a whole (`Sync` only)
     * `TermRefused`: a newer controller has taken over; this one is over (`Sync` only)
@@ -44,10 +43,6 @@ class AcquireRejected(AdmissionError):
         """gRPC status code by number."""
         self.field = field
         self.retry_after = retry_after
-
-
-class LeasesLost(AdmissionError):
-    """The session has not been acknowledged for a whole TTL: start nothing new on its leases."""
 
 
 class SessionSuperseded(AdmissionError):
