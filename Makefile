@@ -46,12 +46,12 @@ simulate: $(READY) ## Many seeds of the network simulation (SEEDS=3000)
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 .PHONY: check
-check: $(READY) ## Format, lint, types, import map, contract, stubs, locks
+check: $(READY) ## Format, lint, types, import map, contract, stubs, locks, known holes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(MAKE) --no-print-directory check-proto check-locks
+	$(MAKE) --no-print-directory check-proto check-locks audit
 
 .PHONY: check-proto
 check-proto: $(READY)
@@ -66,6 +66,10 @@ check-proto: $(READY)
 .PHONY: check-locks
 check-locks:
 	@! grep -nE '://' requirements/*.lock || { echo "a lock names an address"; exit 1; }
+
+.PHONY: audit
+audit: $(READY) ## Ask whether known holes concern the locked versions, where the advisory service can be reached
+	@$(BIN)/python -m requirements.audit
 
 .PHONY: format
 format: $(READY) ## Format the code and mend what can be mended
