@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from admission_server.settings import AdmissionSettings
-
 from control_api.settings import ControlSettings
 from edge_proxy.settings import EdgeSettings
 from service_runtime.settings_page import settings_page
