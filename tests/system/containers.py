@@ -14,6 +14,7 @@ from demo.ports import Ports
 
 REPOSITORY = Path(__file__).parents[2]
 SERVICES = ("admission_server", "control_api", "edge_proxy")
+_PROFILES = ("--profile", "demo", "--profile", "scale")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Compose:
             "DOCKER_BUILDKIT": "0",
             "COMPOSE_PROGRESS": "quiet",
             "SLUICEGATE_EDGE_PUBLISHED_PORT": str(self.ports.edge),
+            "SLUICEGATE_EDGE_2_PUBLISHED_PORT": str(self.ports.edge_metrics),
             "SLUICEGATE_CONTROL_PUBLISHED_PORT": str(self.ports.control),
             "SLUICEGATE_ADMISSION_PUBLISHED_PORT": str(self.ports.admission),
             "SLUICEGATE_ADMISSION_SESSION_TTL": "4",
@@ -50,7 +52,7 @@ class Compose:
     def run(self, *arguments, check=True, within=240):
         """Runs one command and returns its standard output."""
         done = subprocess.run(
-            ["docker", "compose", "--project-name", self.project, "--profile", "demo", *arguments],
+            ["docker", "compose", "--project-name", self.project, *_PROFILES, *arguments],
             cwd=REPOSITORY,
             env=self._environment,
             capture_output=True,
@@ -95,6 +97,14 @@ class Compose:
     def secret(self, service, name):
         """Reads a secret of a service."""
         return self.run("exec", "-T", service, "cat", f"/secrets/{name}").strip()
+
+    def simulate(self, account):
+        """Makes an account in the simulator, which is not published, and returns its answer."""
+        script = (
+            "import sys, urllib.request as r; print(r.urlopen(r.Request('http://127.0.0.1:9999/__simulate/accounts', "
+            "sys.argv[1].encode(), {'content-type': 'application/json'})).read().decode())"
+        )
+        return self.run("exec", "-T", "upstream_simulator", "python", "-c", script, account)
 
     @contextlib.contextmanager
     def up(self):

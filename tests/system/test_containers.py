@@ -33,17 +33,7 @@ class Published:
         self.http = httpx.AsyncClient(trust_env=False, timeout=30)
 
     async def add_account_and_key(self):
-        made = json.loads(
-            self.compose.run(
-                "exec",
-                "-T",
-                "upstream_simulator",
-                "python",
-                "-c",
-                "import urllib.request as r; print(r.urlopen(r.Request('http://127.0.0.1:9999/__simulate/accounts', "
-                'b\'{"kind":"api_key"}\', {"content-type": "application/json"})).read().decode())',
-            )
-        )
+        made = json.loads(self.compose.simulate('{"kind":"api_key"}'))
         added = await self.http.post(
             f"{self.control}/api/accounts", json={**ACCOUNT, "api_key": made["api_key"]}, headers=self.admin
         )
@@ -173,6 +163,60 @@ async def test_the_images_hold_no_installer_no_simulator_and_no_tests(published)
 
     found = {service: published.compose.run("exec", "-T", service, "python", "-c", script) for service in SERVICES}
     assert {service: text.strip() for service, text in found.items()} == dict.fromkeys(SERVICES, "[]")
+
+
+async def test_what_is_kept_belongs_to_the_ordinary_user_and_to_nobody_else(published):
+    script = (
+        "import os, stat\n"
+        "for folder in ('/data', '/secrets'):\n"
+        "    for name in os.listdir(folder):\n"
+        "        found = os.stat(os.path.join(folder, name))\n"
+        "        print(folder, name, found.st_uid, oct(stat.S_IMODE(found.st_mode) & 0o077))\n"
+    )
+    found = "".join(published.compose.run("exec", "-T", service, "python", "-c", script) for service in SERVICES)
+
+    kept = [line.split() for line in found.splitlines()]
+    assert {"control.db", "vault.key", "tokens", "admin-token"} <= {name for _, name, _, _ in kept}
+    assert {owner for _, _, owner, _ in kept} == {"10001"}
+    assert {others for folder, _, _, others in kept if folder == "/secrets"} == {"0o0"}
+    assert [others for _, name, _, others in kept if name == "vault.key"] == ["0o0"]
+
+
+async def test_an_account_is_imported_over_rest(published):
+    made = json.loads(published.compose.simulate('{"kind":"chatgpt"}'))
+    added = await published.http.post(
+        f"{published.control}/api/accounts/import",
+        files={"auth_json": ("auth.json", json.dumps(made["auth_json"]), "application/json")},
+        headers=published.admin,
+    )
+    account = added.json()
+    await published.http.delete(f"{published.control}/api/accounts/{account['id']}", headers=published.admin)
+
+    assert added.status_code in (200, 201), added.text
+    assert account["kind"] == "chatgpt"
+
+
+async def test_a_second_edge_is_another_holder_at_the_same_admission_server(published):
+    await published.compose.start("up", "--detach", "--wait", "--no-recreate", "edge_proxy_2")
+    try:
+        answer = await published.http.post(
+            f"http://127.0.0.1:{published.compose.ports.edge_metrics}/backend-api/codex/responses",
+            json=TURN,
+            headers=published.client,
+        )
+        sessions = (await published.state("ListSessions"))["sessions"]
+    finally:
+        await published.compose.start("rm", "--stop", "--force", "edge_proxy_2")
+
+    assert answer.status_code == 200
+    assert {"edge-1/0", "edge-2/0"} <= {session["instance"] for session in sessions}
+
+
+async def test_the_profile_demo_shows_a_turn_over_http_and_one_over_a_websocket(published):
+    shown = await published.compose.start("run", "--rm", "--no-deps", "-T", "demo")
+
+    assert "lanes/proxy_http" in shown
+    assert "It held 1 seat of lanes/proxy_websocket." in shown
 
 
 @pytest.mark.parametrize("service", ["edge_proxy", "control_api", "admission_server"])
