@@ -5,8 +5,8 @@ The controller's word (`AccountPolicy`) says what the account is; what edges rep
 * a rate limit or used-up quota blocks it until its reset; three transient errors block it for 30 s, doubling to 300 s;
 * a rejected credential version is never granted again; its first rejection asks for one refresh. When a refresh cannot
   help (an `api_key` account, or a version obtained less than 10 minutes ago), a permanent code means that somebody must
-  sign in again, any other a cooldown of 300 s. When the same version served another request within the last 10 s, the
-  rejection was that request's fault and the account stays as it is;
+  sign in again, any other that the account has no credential for 300 s. When the same version served another request
+  within the last 10 s, the rejection was that request's fault and the account stays as it is;
 * what an edge reported ends with its time, with a newer credential, or with the controller's next word after it has
   acknowledged the report.
 """
@@ -215,6 +215,8 @@ class Account:
         if changed and policy.status is Status.ACTIVE:
             self.blocked_until = -NEVER
             self.transient_errors = self.bursts = 0
+        if newer and self.block is Standing.NO_CREDENTIAL:
+            self.blocked_until = -NEVER
         self.policy = policy
         self.models = frozenset(policy.models)
         self.weight = max(policy.weight, LEAST_WEIGHT)
@@ -230,7 +232,9 @@ class Account:
         if self.status in _OUT:
             return Standing.OUT, NEVER
         if now < self.policy_blocked_until:
-            kind = _BLOCKED.get(self.policy.status, Standing.COOLING)
+            # The controller keeps an active account away for what we told it: we know better what that was.
+            known = self.block if now < self.blocked_until else Standing.COOLING
+            kind = _BLOCKED.get(self.policy.status, known)
             return self._named(kind, now, self.policy_blocked_until)
         if now < self.blocked_until:
             return self._named(self.block, now, self.blocked_until)
@@ -298,7 +302,7 @@ class Account:
             self.rejected_version = version
             self.quarantine = Status.REAUTH_REQUIRED
         else:
-            self._block(Standing.COOLING, AUTH_COOLDOWN, now)
+            self._block(Standing.NO_CREDENTIAL, AUTH_COOLDOWN, now)
         return TELL
 
     def _block(self, standing: Standing, seconds: float, now: float) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from admission_server.accounts import NEVER, Account, Standing
 from admission_server.affinity import OwnerMap
 from admission_server.decisions import AccountNeeds, Reason
-from admission_server.policy import Strategy
+from admission_server.policy import Status, Strategy
 from admission_server.queueing import Turnover
 from admission_server.resources import Family, Resource
 
@@ -348,9 +348,9 @@ class Selector:
             return Pick(account) if pool.has_room(account) else pool.first_full(account)
         at = pool.first_full(account)
         standing, until = account.standing(now)
-        if standing in (Standing.COOLING, Standing.QUOTA) and until - now <= OWNER_IS_BUSY_FOR:
+        if standing not in (Standing.SERVING, Standing.OUT) and until - now <= OWNER_IS_BUSY_FOR:
             return Unservable(Reason.OWNER_BUSY, until=until, changes_at=until, at=at)
-        if standing in (Standing.NO_CREDENTIAL, Standing.SERVING):
+        if standing is Standing.SERVING or (standing is Standing.NO_CREDENTIAL and until == NEVER):
             return Unservable(Reason.CREDENTIAL_UNAVAILABLE, changes_at=now, at=at)
         return Unservable(Reason.OWNER_GONE)
 
@@ -385,8 +385,8 @@ class Selector:
         soonest: dict[Standing, float] = {}
         for account in pool.members:
             standing, until = account.standing(now)
-            if standing is Standing.NO_CREDENTIAL:
-                until = now
+            if standing is Standing.NO_CREDENTIAL and until == NEVER:
+                until = now  # a newer one may come at any moment
             elif standing is Standing.SERVING and account in avoid:
                 # It failed this very request: for that, it is an account that cools down.
                 standing, until = Standing.COOLING, NEVER
@@ -395,6 +395,8 @@ class Selector:
         for standing, reason in _REFUSALS:
             if standing in soonest:
                 return Unservable(reason, until=soonest[standing], changes_at=changes_at, at=pool)
+        if any(account.status is Status.REAUTH_REQUIRED for account in pool.members):
+            return Unservable(Reason.CREDENTIAL_UNAVAILABLE)  # there are accounts, but somebody must sign in to them
         return Unservable(Reason.NO_ACCOUNT)
 
     def _pool(

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -147,8 +148,24 @@ def test_a_version_that_was_obtained_just_now_is_not_refreshed_but_cooled_down()
     verdict = who.apply(report(Outcome.AUTH_REJECTED, credential_version=2), NOW + 599)
 
     assert not verdict.refresh_wanted
-    assert who.standing(NOW + 599) == (Standing.COOLING, NOW + 599 + AUTH_COOLDOWN)
+    assert who.standing(NOW + 599) == (Standing.NO_CREDENTIAL, NOW + 599 + AUTH_COOLDOWN)
     assert standing(who, NOW + 599 + AUTH_COOLDOWN) is Standing.SERVING
+
+
+def test_a_cooldown_of_the_controller_does_not_hide_that_the_credential_was_rejected():
+    who = account(kind="api_key")
+    who.apply(report(Outcome.AUTH_REJECTED), NOW)
+    who.revise(replace(who.policy, blocked_for=AUTH_COOLDOWN), NOW + 1, acknowledged=True)
+
+    assert who.standing(NOW + 1) == (Standing.NO_CREDENTIAL, NOW + 1 + AUTH_COOLDOWN)
+
+
+def test_a_newer_credential_ends_the_cooldown_of_a_rejected_one():
+    who = account(kind="api_key")
+    who.apply(report(Outcome.AUTH_REJECTED), NOW)
+    who.revise(replace(who.policy, access_token="t2", credential_version=2), NOW + 1, acknowledged=True)
+
+    assert standing(who, NOW + 1) is Standing.SERVING
 
 
 def test_a_permanent_code_on_a_fresh_version_needs_somebody_to_sign_in():
@@ -164,7 +181,7 @@ def test_an_api_key_account_is_never_refreshed():
     verdict = who.apply(report(Outcome.AUTH_REJECTED), NOW)
 
     assert not verdict.refresh_wanted
-    assert standing(who) is Standing.COOLING
+    assert who.standing(NOW) == (Standing.NO_CREDENTIAL, NOW + AUTH_COOLDOWN)
 
 
 def test_a_disabled_account_is_out_until_the_controller_has_judged_the_report():

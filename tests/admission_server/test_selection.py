@@ -404,6 +404,21 @@ def test_without_a_newer_version_the_wait_ends_after_ten_seconds():
     assert reason(answer_to(session, waiting)) is Reason.CREDENTIAL_UNAVAILABLE
 
 
+def test_a_fresh_version_that_is_rejected_is_not_waited_for_and_the_refusal_says_until_when():
+    bench = pool(account("a", kind="api_key"))
+    tell(bench, "a", Outcome.AUTH_REJECTED, status=401)
+    denied = bench.turn(bench.session())
+
+    assert isinstance(denied, Denied)
+    assert (denied.reason, denied.retry_after) == (Reason.CREDENTIAL_UNAVAILABLE, 300.0)
+
+
+def test_accounts_that_somebody_must_sign_in_to_lack_a_credential_and_are_not_waited_for():
+    bench = pool(account("a", status=Status.REAUTH_REQUIRED), account("b", status=Status.PAUSED))
+
+    assert reason(bench.turn(bench.session())) is Reason.CREDENTIAL_UNAVAILABLE
+
+
 def test_a_turn_bound_to_an_account_waits_for_a_version_newer_than_the_one_it_names():
     bench = pool(account("a"), account("b"))
     session = bench.session()
