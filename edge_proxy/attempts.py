@@ -96,12 +96,18 @@ class Attempts:
         """Whether a try has failed already."""
         return self._last is not None
 
+    @property
+    def suspect(self) -> bool:
+        """Whether an account's credential was refused with this request, which may be the request's own fault."""
+        return self._rejected is not None
+
     def _again(self, verdict: Verdict, account: GrantedAccount) -> bool:
         self._tried.append(account.account_id)
         if verdict.action is Action.SURFACE or self._waited:
             return False
         if verdict.action is Action.REAUTHENTICATE:
-            self._rejected = account
+            # The first one's refresh is under way; later refusals of the same request ask for none.
+            self._rejected = self._rejected or account
         if self._bound:
             return verdict.action is Action.REAUTHENTICATE and self._budget.spend() and self._await_credential()
         if len(set(self._tried)) >= MOST_ACCOUNTS or not self._budget.spend():

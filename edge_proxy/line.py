@@ -253,7 +253,7 @@ class Line:
             await self._close_upstream()
             upstream = None
         if upstream is None or attempts.retrying:
-            await self._try(turn, attempts.needs, max_wait=attempts.max_wait)
+            await self._try(turn, attempts.needs, max_wait=attempts.max_wait, suspect=attempts.suspect)
             return
         stay = replace(attempts.needs, required_account_id=upstream.account.account_id, required_owner_key="")
         if upstream.made(turn.request.previous_response_id):
@@ -270,7 +270,13 @@ class Line:
             await self._try(turn, attempts.needs)
 
     async def _try(
-        self, turn: _Turn, needs: AccountNeeds, *, max_wait: float | None = None, connect: bool = True
+        self,
+        turn: _Turn,
+        needs: AccountNeeds,
+        *,
+        max_wait: float | None = None,
+        connect: bool = True,
+        suspect: bool = False,
     ) -> None:
         parts, record = self._parts, turn.record
         resources = turn_resources(turn.request.stage, with_key=self._owner.key_sha256 is not None)
@@ -289,7 +295,7 @@ class Line:
                 raise AdmissionUnavailable("the admission session has lapsed")
             record.account_id = account.account_id
             record.attempts += 1
-            reporter = AccountReporter(parts.admission, account, self._owner, turn.watch)
+            reporter = AccountReporter(parts.admission, account, self._owner, turn.watch, suspect=suspect)
             await self._settled(_Try(turn, grant, account, reporter))
 
     async def _settled(self, this: _Try) -> None:

@@ -263,7 +263,7 @@ class HttpProxy:
             record.account_id = account.account_id
             record.attempts += 1
             watch = TurnWatch()
-            reporter = AccountReporter(self._admission, account, client, watch)
+            reporter = AccountReporter(self._admission, account, client, watch, suspect=attempts.suspect)
             this = Try(asked.exchange, record, asked.route, client, grant, account, work.body, watch, reporter)
             try:
                 await self._send(this, work)

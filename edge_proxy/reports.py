@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from admission_client.lease import AccountReport, Admission, GrantedAccount
+from admission_client.lease import AccountReport, Admission, GrantedAccount, Outcome
 from edge_proxy.auth import Client
 from edge_proxy.headers import TURN_STATE
 from edge_proxy.outcome import NEUTRAL, Verdict, credits_in_headers, windows_in_headers
@@ -10,9 +10,21 @@ from edge_proxy.turn import TurnWatch, opaque_key, response_key
 
 
 class AccountReporter:
-    """The report of one try. The first call of `settle` makes it; later ones do nothing."""
+    """The report of one try. The first call of `settle` makes it; later ones do nothing.
 
-    def __init__(self, admission: Admission, account: GrantedAccount, client: Client, watch: TurnWatch) -> None:
+    `suspect`: an upstream has already refused the credential that this very request came with. A second refusal may be
+    the request's fault, so it blames nobody: one request costs one refresh at most.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        account: GrantedAccount,
+        client: Client,
+        watch: TurnWatch,
+        *,
+        suspect: bool = False,
+    ) -> None:
         self.headers: Mapping[str, str] = {}
         """Headers of the upstream's answer, in lower case, once there is one."""
         self.settled = False
@@ -20,18 +32,20 @@ class AccountReporter:
         self._account = account
         self._client = client
         self._watch = watch
+        self._suspect = suspect
 
     def settle(self, verdict: Verdict) -> None:
         """Sends the report."""
         if self.settled:
             return
         self.settled = True
+        blameless = self._suspect and verdict.outcome is Outcome.AUTH_REJECTED
         watch = self._watch
         self._admission.report(
             AccountReport(
                 account_id=self._account.account_id,
                 credential_version=self._account.credential_version,
-                outcome=verdict.outcome,
+                outcome=Outcome.NEUTRAL if blameless else verdict.outcome,
                 status=verdict.status,
                 code=verdict.code,
                 resets_after=verdict.resets_after,

@@ -80,6 +80,17 @@ def test_a_turn_that_finds_nobody_else_waits_for_the_credential():
     assert isinstance(attempts.verdict_on(denied(DenialReason.CREDENTIAL_UNAVAILABLE)), UpstreamFailed)
 
 
+def test_the_first_account_that_rejected_the_turn_is_the_one_to_wait_for():
+    attempts = Attempts(NEEDS, budget())
+    before = attempts.suspect
+    attempts.verdict_on(failure(401, 1))
+    attempts.verdict_on(failure(401, 2))
+    attempts.verdict_on(denied(DenialReason.COOLING_DOWN))
+
+    assert (before, attempts.suspect) == (False, True)
+    assert attempts.needs.required_account_id == "acc_1"
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_an_opinion_of_a_credential_is_not_passed_on(status: int):
     error = Attempts(NEEDS, budget(0)).verdict_on(failure(status))

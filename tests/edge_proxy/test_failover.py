@@ -138,6 +138,22 @@ async def test_a_rejected_credential_never_leaves_as_401(
     assert int(answer.headers["retry-after"]) >= 1
 
 
+async def test_a_request_that_every_account_rejects_blames_the_first_only(
+    edge: RunningEdge, admission: MemoryAdmission, upstream: ScriptedUpstream
+):
+    upstream.script(refusal(401, {"code": "token_invalidated"}))
+    async with edge.client() as client:
+        answer = await client.post(CODEX, json=STREAMED)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "upstream_auth_unavailable")
+    assert _tokens(upstream) == ["Bearer token-1", "Bearer token-2", "Bearer token-3"]
+    assert [report.outcome for report in admission.reports] == [
+        Outcome.AUTH_REJECTED,
+        Outcome.NEUTRAL,
+        Outcome.NEUTRAL,
+    ]
+
+
 async def test_a_pool_out_of_quota_says_so_after_the_last_account(
     edge: RunningEdge, admission: MemoryAdmission, upstream: ScriptedUpstream
 ):

@@ -247,6 +247,19 @@ async def test_a_failure_before_the_first_event_is_replayed_on_another_account_u
     assert two_accounts.reports[0].outcome is not Outcome.SUCCEEDED
 
 
+async def test_a_turn_that_every_account_rejects_blames_the_first_only(
+    edge: RunningEdge, two_accounts: MemoryAdmission, upstream: ScriptedUpstream
+):
+    rejected = {"type": "error", "status": 401, "error": {"code": "token_invalidated", "message": "no"}}
+    upstream.script(sockets(upstream, [rejected], [rejected], [rejected]))
+    async with open_socket(edge) as socket:
+        events = await whole_turn(socket)
+
+    assert (events[0]["status"], events[0]["error"]["code"]) == (503, "upstream_auth_unavailable")
+    assert [token for token, _ in upstream.frames] == ["token-1", "token-2"]
+    assert [report.outcome for report in two_accounts.reports] == [Outcome.AUTH_REJECTED, Outcome.NEUTRAL]
+
+
 async def test_a_cut_after_the_first_event_ends_in_response_failed(edge: RunningEdge, upstream: ScriptedUpstream):
     upstream.script(sockets(upstream, [created(), delta("x"), "cut"], TURN))
     async with open_socket(edge) as socket:
