@@ -73,8 +73,11 @@ class SignalReceiver:
             account.signalled_at, account.signalled_event = at, _name_of(seen)
             session.add(account)
             changed = at >= account.status_changed_at and await self._judge(session, account, seen, at)
+            refresh_wanted = account.rejected_version == account.credential_version
         if changed:
             self._changes.mark()
+        if refresh_wanted:
+            self._wake_refresh()  # after the commit: whoever looks earlier sees nothing to do
 
     async def _judge(self, session: AsyncSession, account: Account, seen: SeenEvent, at: float) -> bool:
         reason = _reason(seen)
@@ -112,7 +115,6 @@ class SignalReceiver:
             await self._accounts.cool_down(session, account, seconds=meaning.seconds, reason=_reason(seen))
             return True
         account.rejected_version = seen.credential_version
-        self._wake_refresh()
         return False
 
 

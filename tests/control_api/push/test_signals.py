@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 
 from admission_client.lease import Outcome
@@ -61,6 +63,18 @@ async def test_a_signal_that_comes_again_counts_once(parts, receiver, account_id
     assert await parts.history(account_id) == ["imported", "credential_rejected"]
     assert waker.times == 1
     assert (await parts.accounts.get(account_id)).rejected_version == 1
+
+
+async def test_who_is_woken_to_refresh_finds_the_rejection_stored(parts, receiver, account_id, monkeypatch):
+    found = []
+
+    def look():
+        found.append(asyncio.ensure_future(parts.accounts.get(account_id)))
+
+    monkeypatch.setattr(receiver, "_wake_refresh", look)
+    await receiver.receive([seen(account_id, Outcome.AUTH_REJECTED, status=401)])
+
+    assert [account.rejected_version for account in await asyncio.gather(*found)] == [1]
 
 
 async def test_another_event_in_the_same_moment_counts_too(parts, receiver, account_id):
