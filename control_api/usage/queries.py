@@ -15,7 +15,7 @@ import structlog
 
 from admission_client.lease import AccountKind
 from control_api.accounts.models import Account
-from control_api.accounts.rejection import AUTH_COOLDOWN, RefreshIt, meaning_of_rejection
+from control_api.accounts.rejection import AUTH_COOLDOWN, GiveUp, RefreshIt, meaning_of_rejection
 from control_api.accounts.service import AccountService
 from control_api.changes import PolicyChanges
 from control_api.database import Database
@@ -134,6 +134,8 @@ class UsageQueries:
         if response.status_code == 401:
             verdict = self._verdict(account, response)
             if verdict.failure is Failure.CREDENTIAL_REFUSED:
+                if isinstance(meaning_of_rejection(account, code=verdict.code, at=self._now()), GiveUp):
+                    return await self._failed(account, verdict)
                 renewed = await self._renewed(account, verdict)
                 if renewed is None:
                     return await self._cool_down(account, verdict)
@@ -173,7 +175,7 @@ class UsageQueries:
     async def _failed(self, account: Account, verdict: FailureVerdict) -> str:
         if verdict.failure is Failure.NOTHING:
             return "transient"
-        if verdict.failure is Failure.GIVE_UP and verdict.event is not None:
+        if verdict.event is not None:
             async with self._database.write() as session:
                 row = await self._accounts.load(session, account.id, lock=True)
                 if row.credential_version != account.credential_version:

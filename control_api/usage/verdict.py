@@ -1,8 +1,9 @@
 """What a failed usage query means for its account. Pure.
 
-A permanent code deactivates on any status, message text only on 401 and 403. A 404 without a code of its own, or one
-that met another account within the last minute, is a configuration error and nobody's fault. 403 cools down and never
-deactivates; 408, 429, 5xx and broken connections mean nothing at all.
+A permanent code deactivates on any status, message text only on 401 and 403. A 401 that takes the access token back
+says no more than that: the account may well get another one, so a refresh is tried first. A 404 without a code of its
+own, or one that met another account within the last minute, is a configuration error and nobody's fault. 403 cools
+down and never deactivates; 408, 429, 5xx and broken connections mean nothing at all.
 """
 
 import enum
@@ -12,6 +13,7 @@ from typing import Any
 from control_api.accounts.codes import REVOKED, code_of, has_code
 from control_api.accounts.status import StatusEvent
 
+_ACCESS_TOKEN_CODES = frozenset({"token_invalidated", "token_revoked"})
 _DEACTIVATED = ("your openai account has been deactivated", "account has been deactivated")
 
 
@@ -27,7 +29,7 @@ class Failure(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureVerdict:
-    """What to do, and in which words."""
+    """What to do, and in which words. `event`: what has befallen the account, if no refresh helps."""
 
     failure: Failure
     code: str
@@ -40,6 +42,8 @@ def judge_failure(status: int, payload: Any, *, another_404_lately: bool) -> Fai
     event = REVOKED.get(code)
     if event is None and status in {401, 403} and _says_deactivated(payload):
         event = StatusEvent.ACCOUNT_DISABLED
+    if status == 401 and code in _ACCESS_TOKEN_CODES:
+        return FailureVerdict(failure=Failure.CREDENTIAL_REFUSED, code=code, event=event)
     if event is not None:
         return FailureVerdict(failure=Failure.GIVE_UP, code=code, event=event)
     if status == 404 and (another_404_lately or not has_code(status, payload)):

@@ -103,6 +103,18 @@ async def test_a_refused_token_is_refreshed_once_and_the_query_repeated(parts):
     assert (await parts.accounts.get(account_id)).credential_version == 2
 
 
+async def test_a_token_that_was_taken_back_is_refreshed_before_the_account_is_given_up(parts):
+    account_id, simulated = await parts.sign_in()
+    await parts.simulator.change(simulated, tokens="invalidate")
+    renewed = await parts.queries.poll(account_id)
+    await parts.simulator.change(simulated, tokens="invalidate")
+    taken_again = await parts.queries.poll(account_id)
+
+    assert (renewed, taken_again) == ("stored", "given_up")
+    assert await parts.simulator.exchanges() == [1]
+    assert await status_of(parts, account_id) == "reauth_required"
+
+
 async def test_a_token_that_is_refused_again_cools_the_queries_down(parts):
     account_id, simulated = await parts.sign_in()
     await parts.simulator.change(simulated, simulate="status=401, no-code", on="usage")

@@ -18,6 +18,8 @@ DEACTIVATED = {"error": {"message": "Your OpenAI account has been deactivated, p
         (401, {"detail": "Unauthorized"}, False, Failure.CREDENTIAL_REFUSED, None),
         (401, {"error": {"code": "token_expired"}}, False, Failure.CREDENTIAL_REFUSED, None),
         (401, None, False, Failure.CREDENTIAL_REFUSED, None),
+        (401, {"error": {"code": "token_invalidated"}}, False, Failure.CREDENTIAL_REFUSED, StatusEvent.CREDENTIAL_DEAD),
+        (403, {"error": {"code": "token_invalidated"}}, False, Failure.GIVE_UP, StatusEvent.CREDENTIAL_DEAD),
         (402, None, False, Failure.GIVE_UP, StatusEvent.ACCOUNT_DISABLED),
         (403, None, False, Failure.COOL_DOWN, None),
         (404, "not found", False, Failure.MISCONFIGURED, None),
