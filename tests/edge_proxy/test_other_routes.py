@@ -175,6 +175,23 @@ async def test_usage_is_answered_by_the_control_api_on_the_dashboard_lane(
     assert "authorization" not in control.seen[0].headers
 
 
+async def test_usage_leaves_in_the_shape_that_the_control_api_gives_its_path(
+    admission: MemoryAdmission, control: ScriptedUpstream
+):
+    v1 = {"request_count": 3, "total_tokens": 70, "limits": [], "account_pool_usage": {"primary": 12.0}}
+    codex = {"plan_type": "pro", "rate_limit": {"allowed": True}}
+    shapes = {"/v1/usage": v1, "/api/codex/usage": codex, "/backend-api/wham/usage": codex}
+
+    async def by_path(request, at):
+        return await document(shapes[request.path])(request, at)
+
+    control.script(by_path)
+    async with running_edge(admission, control_url=control.url) as edge, edge.client() as client:
+        told = {path: (await client.get(path)).json() for path in shapes}
+
+    assert told == shapes
+
+
 async def test_usage_is_503_while_the_control_api_is_away_and_404_without_one(
     edge: RunningEdge, admission: MemoryAdmission, free_port: int
 ):

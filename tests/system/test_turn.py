@@ -53,3 +53,26 @@ async def test_an_api_key_account_serves_without_the_chatgpt_dialect(system):
         assert events_of(answer.text)[-1]["type"] == "response.completed"
     finally:
         await system.operator.control("POST", f"/api/accounts/{system.account_id}/resume")
+
+
+async def test_usage_comes_in_the_shape_of_its_path(system):
+    told = {}
+    for path in ("/v1/usage", "/api/codex/usage", "/backend-api/wham/usage"):
+        answer = await system.edge.get(path, headers=system.headers)
+        assert answer.status_code == 200, path
+        told[path] = answer.json().keys()
+
+    assert told["/v1/usage"] == {
+        "request_count",
+        "total_tokens",
+        "cached_input_tokens",
+        "total_cost_usd",
+        "limits",
+        "upstream_limits",
+        "account_pool_usage",
+    }
+    assert (
+        told["/api/codex/usage"]
+        == told["/backend-api/wham/usage"]
+        == {"plan_type", "rate_limit", "credits", "rate_limit_reset_credits", "additional_rate_limits"}
+    )
