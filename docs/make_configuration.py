@@ -11,7 +11,7 @@ INTRODUCTION = """# Configuration
 
 Every process is configured by environment variables and nothing else. An empty variable counts as not set. All mistakes
 are told at start, at once, each with the name of its variable. Limits and waits can be changed while it runs
-(`PATCH /api/limits`); the variables that seed them count at the first start only.
+(`PATCH /api/limits`); for every value that nobody has changed so, the environment counts, at each start.
 
 This page is made from the code by `make docs`.
 """
