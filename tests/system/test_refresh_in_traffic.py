@@ -12,6 +12,8 @@ from admission.v1 import control_service_pb2, state_service_pb2
 
 from tests.system.running import eventually, text_of
 
+ENVIRONMENT = {"SLUICEGATE_EDGE_RETRY_BUDGET": "10000"}
+"""No test of these spends the retries of the next one."""
 REQUESTS = 1_000
 AT_ONCE = 25
 RESPONSES = "POST /backend-api/codex/responses"
