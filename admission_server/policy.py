@@ -14,6 +14,8 @@ ID = re.compile(r"[a-z0-9_]+\Z")
 ACCOUNT_FAMILIES = ("accounts/-/streams", "accounts/-/response_creates")
 KEY_FAMILY = "keys/-/streams"
 MOST_SEATS = 2**31 - 1
+MOST_WEIGHT = 1e12
+"""Sums of weights stay far from where floats lose small ones, or become infinite."""
 
 
 class PolicyError(Exception):
@@ -161,8 +163,8 @@ def _check_account(account: AccountPolicy, path: str) -> None:
     _check_id(account.account_id, f"{path}.account_id")
     if account.kind not in ("chatgpt", "api_key"):
         raise PolicyError("must be said", field=f"{path}.kind")
-    if not math.isfinite(account.weight):
-        raise PolicyError("must be a number", field=f"{path}.weight")
+    if not account.weight <= MOST_WEIGHT or math.isinf(account.weight):
+        raise PolicyError(f"must be a number of at most {MOST_WEIGHT:.0e}", field=f"{path}.weight")
     names: set[str] = set()
     for i, cap in enumerate(account.caps):
         if cap.name not in ACCOUNT_FAMILIES:

@@ -208,7 +208,10 @@ class Pool:
             self._ranking.set(self._index[account], 0.0)
             self.stale.add(account)
         index = self._ranking.draw()
-        return None if index is None else self.members[index]
+        # A ranking goes by floats; whether there is a seat is never left to those.
+        if index is None or not self.has_room(self.members[index]):
+            return None
+        return self.members[index]
 
     def blocking_family(self) -> Family:
         """Returns the family that holds things up: the first in which no account has room, else the last."""

@@ -8,7 +8,7 @@ from hypothesis import given
 
 from admission_server.accounts import Outcome, Report
 from admission_server.decisions import AccountNeeds, Denied, Reason
-from admission_server.policy import Status, Strategy
+from admission_server.policy import PolicyError, Status, Strategy
 from admission_server.resources import Granted
 from admission_server.selection import LongestAgo, WeightedDraw
 from tests.admission_server.bench import (
@@ -452,3 +452,34 @@ def test_a_removed_account_serves_nobody_and_its_seats_come_back():
 
     assert reason(denied) is Reason.NO_ACCOUNT
     assert "accounts/a/streams" not in bench.ledger.catalogue.resources
+
+
+@pytest.mark.parametrize("weight", [1.7e308, 1e13, float("inf"), float("-inf"), float("nan")])
+def test_a_weight_that_sums_cannot_hold_is_refused(weight):
+    with pytest.raises(PolicyError) as refused:
+        Bench(settings(STREAMS, 1), accounts=(account("one", weight=weight),))
+
+    assert refused.value.field == "snapshot.accounts[0].weight"
+
+
+def test_no_account_is_granted_above_its_limit_however_far_apart_weights_are():
+    weights = (1e12, 1e-300, 1e12, 1.0)
+    bench = Bench(
+        settings(STREAMS, 1), accounts=tuple(account(f"a{i}", weight=weight) for i, weight in enumerate(weights))
+    )
+    session = bench.session()
+    answers = [bench.turn(session) for _ in range(6)]
+
+    assert sorted(account_of(answer) for answer in answers[:4]) == ["a0", "a1", "a2", "a3"]
+    assert [reason(answer) for answer in answers[4:]] == [Reason.ACCOUNT_STREAMS_FULL] * 2
+
+
+def test_a_ranking_that_errs_does_not_grant_a_seat_that_is_taken():
+    bench = Bench(settings(STREAMS, 1), accounts=(account("one"),))
+    session = bench.session()
+    bench.turn(session)
+    (pool,) = bench.ledger.catalogue.selector.accounts["one"].pools
+    pool.refresh()
+    pool._ranking.set(0, 1.0)
+
+    assert pool.draw() is None
