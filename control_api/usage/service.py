@@ -84,7 +84,8 @@ class UsageService:
             state.cooldown_until, state.cooldown_reason = None, ""
             _note_plan(account, state, report.plan)
             session.add(account)
-            await self._store_windows(session, account, state, report, told_at)
+            if await self._store_windows(session, account, state, report, told_at) and report.windows:
+                await self._forget_other_windows(session, account_id, report.windows)
         self._changes.mark()
 
     def observe(self, signal: AccountSignal) -> None:
@@ -120,7 +121,10 @@ class UsageService:
             due = (await session.exec(query)).all()
         for account_id in due:
             async with self._database.write() as session:
-                account = await self._accounts.load(session, account_id, lock=True)
+                try:
+                    account = await self._accounts.load(session, account_id, lock=True)
+                except NotFound:  # deleted since we looked
+                    continue
                 if account.reset_at is not None and account.reset_at <= now:
                     await self._accounts.change(session, account, StatusEvent.ROOM_AGAIN, reason="its time is over")
             self._changes.mark()
@@ -217,9 +221,10 @@ class UsageService:
 
     async def _store_windows(
         self, session: AsyncSession, account: Account, state: UsageState, report: UsageReport, told_at: float
-    ) -> None:
+    ) -> bool:
+        """Stores windows and credits unless newer ones are stored; returns whether it did."""
         if state.told_at is not None and told_at < state.told_at:
-            return
+            return False
         state.told_at = told_at
         if report.credits is not None:
             _store_credits(state, report.credits)
@@ -233,6 +238,17 @@ class UsageService:
             session.add(row)
             await self._sample(session, account.id, window)
         await self._maybe_room(session, account, state, report.windows, told_at)
+        return True
+
+    async def _forget_other_windows(self, session: AsyncSession, account_id: str, told: Sequence[UsageWindow]) -> None:
+        # A query tells every window there is, so another length belongs to an earlier plan and would weigh for ever.
+        # Traffic may tell one window alone, and proves nothing about the others.
+        await session.exec(
+            sql_delete(UsageWindowRow).where(
+                col(UsageWindowRow.account_id) == account_id,
+                col(UsageWindowRow.length).not_in([window.length for window in told]),
+            )
+        )
 
     async def _sample(self, session: AsyncSession, account_id: str, window: UsageWindow) -> None:
         latest = (

@@ -10,7 +10,7 @@ from sqlmodel import select
 
 from control_api.accounts.models import Account
 from control_api.database import Database
-from control_api.errors import DatabaseError, NotFound
+from control_api.errors import ControlError
 from control_api.usage.queries import UsageQueries
 from control_api.usage.service import UsageService, has_usage
 
@@ -51,7 +51,7 @@ class UsageWorker:
             while True:
                 try:
                     await self.tick()
-                except DatabaseError as error:
+                except ControlError as error:
                     log.warning("usage could not be kept", reason=str(error))
                 await asyncio.sleep(TICK)
         finally:
@@ -94,5 +94,5 @@ class UsageWorker:
     async def _one(self, account_id: str) -> None:
         try:
             await self._queries.poll(account_id)
-        except (NotFound, DatabaseError) as error:
+        except ControlError as error:
             log.info("usage was not asked for", account_id=account_id, reason=str(error))

@@ -1,7 +1,10 @@
+import asyncio
+
 from admission_client.lease import Credits, RateLimitWindow, TokenUsage
 from admission_client.policy import AccountSignal
 from control_api.accounts.status import StatusEvent
 from control_api.usage.windows import UsageReport, UsageWindow
+from tests.control_api.running import eventually
 
 
 async def limit(parts, account_id, event=StatusEvent.RATE_LIMITED, *, reset_in=3_600.0):
@@ -42,6 +45,24 @@ async def test_a_limit_ends_with_its_time(parts):
 
     assert (early, await status_of(parts, account_id)) == ("quota_exceeded", "active")
     assert (await parts.history(account_id))[-1] == "room_again"
+
+
+async def test_an_account_that_is_deleted_while_its_limit_ends_is_passed_over(parts):
+    deleted, _ = await parts.sign_in()
+    other, _ = await parts.sign_in()
+    for account_id in (deleted, other):
+        await limit(parts, account_id, reset_in=10)
+    parts.clock.forward(60)
+    async with parts.database.write() as session:
+        await session.delete(await parts.accounts.load(session, deleted))
+        await session.flush()
+        recovery = asyncio.create_task(parts.usage.recover())
+        # The sweep has seen the account, which is still there for readers, and waits for this writer.
+        await eventually(lambda: parts.database._writer._waiters)
+
+    await recovery
+
+    assert await status_of(parts, other) == "active"
 
 
 async def test_usage_never_brings_back_a_deactivated_or_paused_account(parts):
@@ -102,6 +123,23 @@ async def test_what_traffic_tells_is_written_at_most_every_five_seconds_and_the_
 
     assert seen == [[10.0], [10.0], [10.0]]
     assert [window.used_percent for window in (await parts.usage.view(account_id)).windows] == [30.0]
+
+
+async def test_a_query_forgets_windows_that_the_upstream_no_longer_tells_and_traffic_does_not(parts):
+    account_id, _ = await parts.sign_in()
+    month = UsageWindow(length=2_592_000, used_percent=100.0, resets_at=None)
+    await parts.usage.store(account_id, UsageReport(windows=(month,)), told_at=parts.clock.now)
+    parts.clock.forward(10)
+    await told(parts, account_id, 10.0)
+    parts.usage.observe(signal(account_id, used=20.0))
+    await parts.usage.flush(everything=True)
+
+    kept = [window.length for window in (await parts.usage.view(account_id)).windows]
+    parts.clock.forward(10)
+    await parts.usage.store(account_id, UsageReport(), told_at=parts.clock.now)
+
+    assert kept == [18_000, 604_800]
+    assert [window.length for window in (await parts.usage.view(account_id)).windows] == kept
 
 
 async def test_history_is_sparse_and_pruned(parts):

@@ -1,7 +1,9 @@
+import asyncio
 import random
 
 import pytest
 
+from control_api.errors import NotFound
 from control_api.usage.worker import AT_ONCE, UsageWorker
 from tests.control_api.running import eventually
 
@@ -71,3 +73,22 @@ async def test_few_queries_run_at_once(parts, worker):
     parts.clock.forward(600)
 
     assert await ticked(worker) == AT_ONCE
+
+
+async def test_one_round_that_fails_does_not_end_the_worker(parts, worker, monkeypatch):
+    rounds = []
+
+    async def tick():
+        rounds.append(len(rounds))
+        if len(rounds) == 1:
+            raise NotFound("There is no such account.")
+
+    monkeypatch.setattr("control_api.usage.worker.TICK", 0.01)
+    monkeypatch.setattr(worker, "tick", tick)
+    running = asyncio.create_task(worker.run())
+    try:
+        await eventually(lambda: len(rounds) > 1 or running.done())
+    finally:
+        running.cancel()
+
+    assert len(rounds) > 1
