@@ -67,12 +67,17 @@ class Terms:
 
 
 class SessionRefused(Exception):
-    """A session cannot be opened: it was superseded (`reason`), there are too many (`full`), or its role is another."""
+    """A session cannot be opened: it was superseded (`reason`), there are too many (`full`), its calls are of the other
+    kind (`mixed`), or its role is another.
+    """
 
-    def __init__(self, message: str, *, reason: EndReason | None = None, full: bool = False) -> None:
+    def __init__(
+        self, message: str, *, reason: EndReason | None = None, full: bool = False, mixed: bool = False
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.full = full
+        self.mixed = mixed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +189,8 @@ class Ledger:
         if session is not None:
             if (session.instance, session.role) != (instance, role):
                 raise SessionRefused("this session belongs to another instance or role")
+            if session.unary != unary:
+                raise SessionRefused("unary calls and a stream do not mix in a session", mixed=True)
             self.renew(session)
             if held is not None and epoch not in (None, self.epoch):
                 held = replace(held, seen=0)

@@ -119,7 +119,7 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
         session_id, instance, held = hello_from(first.hello)
         role = self._role(context)
         known = self._ledger.sessions.get(session_id)
-        if known is not None and (known.instance, known.role) == (instance, role):
+        if known is not None and (known.instance, known.role, known.unary) == (instance, role, False):
             # What it gives back with its hello is not in its list any more; it must not be taken for leaked.
             self._release(known, first.releases)
         opened = self._open(session_id, instance, role, held=held, epoch=first.hello.epoch)
@@ -316,6 +316,8 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
         except SessionRefused as refused:
             if refused.reason is EndReason.SUPERSEDED:
                 raise SessionSuperseded(str(refused)) from None
+            if refused.mixed:
+                raise SessionHasStream(str(refused), field="session_id") from None
             if refused.full:
                 raise TooManySessions(str(refused), retry_after=5.0) from None
             raise Forbidden(str(refused)) from None

@@ -134,3 +134,28 @@ async def test_a_session_with_a_stream_takes_no_unary_calls(running):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await acquire(running, holder.session_id, "lanes/proxy_http")
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_a_stream_may_not_take_over_a_session_of_unary_calls(running, session_id):
+    answer = await acquire(running, session_id, "lanes/proxy_http")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async with running.holder("script-1", session_id=session_id) as holder:
+            await holder.beat()
+    renewed = await beat(running, session_id, *answer.grant.lease_ids)
+    again = await acquire(running, session_id, "lanes/proxy_http")
+
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert not renewed.ended
+    assert again.HasField("grant")
+
+
+async def test_unary_calls_may_not_take_over_a_session_with_a_stream(running):
+    await running.policy()
+    async with running.holder() as holder:
+        request = session_pb.OpenSessionRequest(instance="edge-1/0", session_id=holder.session_id)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.unary.OpenSession(request, metadata=EDGE)
+        beaten = await holder.beat()
+
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert beaten.HasField("heartbeat_ack")
