@@ -36,6 +36,7 @@ LONGEST_BLOCK = 366 * 86400.0
 LONG_RATE_LIMIT = 300.0
 """A rate limit for longer than this is a used-up usage window, and refusals say so."""
 LEAST_WEIGHT = 1e-6
+MOST_TOKENS = 2**64 - 1
 
 PERMANENT_CODES = frozenset(
     {
@@ -77,11 +78,12 @@ class TokenUsage:
     reasoning_tokens: int = 0
 
     def __add__(self, other: "TokenUsage") -> "TokenUsage":
+        """Returns the sum, which stops at what a message can carry."""
         return TokenUsage(
-            input_tokens=self.input_tokens + other.input_tokens,
-            cached_input_tokens=self.cached_input_tokens + other.cached_input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            input_tokens=min(self.input_tokens + other.input_tokens, MOST_TOKENS),
+            cached_input_tokens=min(self.cached_input_tokens + other.cached_input_tokens, MOST_TOKENS),
+            output_tokens=min(self.output_tokens + other.output_tokens, MOST_TOKENS),
+            reasoning_tokens=min(self.reasoning_tokens + other.reasoning_tokens, MOST_TOKENS),
         )
 
 

@@ -167,8 +167,9 @@ class ControlServicer(control_grpc.ControlServiceServicer):
     async def _signal(self, controller: "_Controller", context: Context) -> None:
         while self._current is controller:
             signals = self._signals.take(self._ledger.now())
-            if signals:
-                await context.write(control_pb.SyncResponse(signals=[_signal_of(signal) for signal in signals]))
+            messages = [message for signal in signals if (message := _signal_of(signal)) is not None]
+            if messages:
+                await context.write(control_pb.SyncResponse(signals=messages))
             self._delivery.status_changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_FOR_SIGNALS_EVERY):
@@ -183,7 +184,18 @@ class _Controller:
         self.closed_by: CallError | None = None
 
 
-def _signal_of(signal: Signal) -> control_pb.AccountSignal:
+def _signal_of(signal: Signal) -> control_pb.AccountSignal | None:
+    """Returns a signal as a message. One that cannot be written is a bug, but must not keep the others from being told:
+    a stream that ended here would end again after every reconnect.
+    """
+    try:
+        return _written(signal)
+    except (ValueError, OverflowError):
+        log.exception("signal cannot be written", account_id=signal.account_id)
+        return None
+
+
+def _written(signal: Signal) -> control_pb.AccountSignal:
     message = control_pb.AccountSignal(
         sequence=signal.sequence,
         account_id=signal.account_id,

@@ -4,6 +4,7 @@ Durations travel; a missing one is None. What is read for every acquire is writt
 field costs about as much as a step of the ledger.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -44,6 +45,10 @@ MOST_AFFINITY_KEYS = 4
 MOST_AVOIDED = 8
 MOST_OWNED_KEYS = 8
 MOST_WINDOWS = 8
+LONGEST = 100 * 366 * 86400.0
+"""A century, in seconds: longer than anything here, and small enough to be added to any clock and sent again."""
+MOST_TOKENS = 10**12
+"""Tokens that one report may count: what is more would only make sums overflow."""
 
 _REASONS = {r: cast("pb.DenialReason", pb.DenialReason.Value(f"DENIAL_REASON_{r.name}")) for r in Reason}
 _ENDINGS = {r: cast("session_pb.EndReason", session_pb.EndReason.Value(f"END_REASON_{r.name}")) for r in EndReason}
@@ -64,12 +69,13 @@ _INVALID_ARGUMENT = 3
 
 
 def seconds(duration: Duration) -> float:
-    """Returns a duration in seconds."""
-    return duration.seconds + duration.nanos / 1e9
+    """Returns a duration in seconds, a century at most."""
+    return min(max(duration.seconds + duration.nanos / 1e9, -LONGEST), LONGEST)
 
 
 def duration(value: float) -> Duration:
-    """Returns seconds as a duration."""
+    """Returns seconds as a duration, a century at most: what cannot be written would cost the stream it is said on."""
+    value = max(value, -LONGEST) if value < LONGEST else LONGEST
     whole = int(value)
     return Duration(seconds=whole, nanos=int((value - whole) * 1e9))
 
@@ -139,10 +145,10 @@ def report_from(message: pb.AccountReport) -> Report:
         code=_text(message.code, "code"),
         resets_after=seconds(message.resets_after) if message.HasField("resets_after") else None,
         usage=TokenUsage(
-            input_tokens=usage.input_tokens,
-            cached_input_tokens=usage.cached_input_tokens,
-            output_tokens=usage.output_tokens,
-            reasoning_tokens=usage.reasoning_tokens,
+            input_tokens=min(usage.input_tokens, MOST_TOKENS),
+            cached_input_tokens=min(usage.cached_input_tokens, MOST_TOKENS),
+            output_tokens=min(usage.output_tokens, MOST_TOKENS),
+            reasoning_tokens=min(usage.reasoning_tokens, MOST_TOKENS),
         )
         if message.HasField("usage")
         else None,
@@ -153,6 +159,7 @@ def report_from(message: pb.AccountReport) -> Report:
                 resets_after=seconds(window.resets_after) if window.HasField("resets_after") else None,
             )
             for window in message.windows
+            if math.isfinite(window.used_percent)
         ),
         credits=Credits(
             has_credits=message.credits.has_credits,

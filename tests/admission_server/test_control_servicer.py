@@ -6,7 +6,10 @@ import grpc
 import pytest
 from admission.v1 import admission_pb2 as pb
 from admission.v1 import control_service_pb2 as control_pb
+from admission.v1 import state_service_pb2 as state_pb
+from google.protobuf.duration_pb2 import Duration
 
+from admission_server.accounts import Outcome, Report, Verdict
 from tests.admission_server.running import LIMITS, account, eventually, limit, metadata
 
 
@@ -149,3 +152,57 @@ async def test_the_policy_stays_when_the_controller_leaves(running):
         answer = await holder.acquire("lanes/proxy_http")
 
     assert answer.HasField("grant")
+
+
+EXTREME = pb.AccountReport(
+    account_id="acc_1",
+    credential_version=2**64 - 1,
+    outcome=pb.OUTCOME_RATE_LIMITED,
+    status=2**32 - 1,
+    code="c" * 128,
+    resets_after=Duration(seconds=2**63 - 1, nanos=2**31 - 1),
+    usage=pb.TokenUsage(input_tokens=2**64 - 1, output_tokens=2**64 - 1),
+    windows=[
+        pb.RateLimitWindow(length=Duration(seconds=2**63 - 1), used_percent=1e308),
+        pb.RateLimitWindow(length=Duration(seconds=-(2**63)), used_percent=float("nan")),
+        pb.RateLimitWindow(length=Duration(seconds=60), resets_after=Duration(seconds=-(2**63))),
+    ],
+)
+
+
+async def test_no_report_that_a_holder_can_make_ends_the_stream_of_signals(running):
+    async with running.controller() as controller, running.holder() as holder:
+        await controller.snapshot(1, accounts=[account("acc_1")])
+        await holder.say(reports=[EXTREME, EXTREME])
+        (signal,) = await controller.signals()
+        answer = await controller.snapshot(2, accounts=[account("acc_1")])
+
+    assert signal.counters.failed == 2
+    assert signal.counters.usage.input_tokens == 2 * 10**12
+    assert signal.status_event.resets_after.seconds > 366 * 86400
+    assert answer.HasField("applied")
+
+
+async def test_a_signal_that_cannot_be_written_keeps_no_other_from_being_told(running):
+    async with running.controller() as controller, running.holder() as holder:
+        await controller.snapshot(1, accounts=[account("acc_1"), account("acc_2")])
+        bad = Report(account_id="acc_1", outcome=Outcome.RATE_LIMITED, status=-1)
+        running.server._signals.record(bad, Verdict(concerns_status=True), 0.0)
+        await holder.say(reports=[pb.AccountReport(account_id="acc_2", outcome=pb.OUTCOME_SUCCEEDED)])
+        signals = await controller.signals()
+
+    assert [signal.account_id for signal in signals] == ["acc_2"]
+
+
+async def test_no_duration_of_a_policy_makes_the_state_or_a_denial_unwritable(running):
+    forever = Duration(seconds=2**63 - 1)
+    endless = control_pb.ResourceSettings(name="lanes/a", limit=1, max_wait=forever, max_hold=forever)
+    async with running.controller() as controller, running.holder() as holder:
+        await controller.snapshot(1, limits=[endless], accounts=[account("acc_1", blocked_for=forever)])
+        refused = await holder.acquire("accounts/-/streams", account=pb.AccountNeeds())
+        state = await running.state.GetState(state_pb.GetStateRequest())
+        accounts = await running.state.ListAccounts(state_pb.ListAccountsRequest())
+
+    assert refused.denial.retry_after.seconds > 366 * 86400
+    assert state.resources[0].max_wait.seconds > 366 * 86400
+    assert accounts.accounts[0].blocked_for.seconds > 366 * 86400

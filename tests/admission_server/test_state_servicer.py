@@ -5,8 +5,10 @@ import asyncio
 import grpc
 import pytest
 from admission.v1 import admission_pb2 as pb
+from admission.v1 import admission_service_pb2 as session_pb
 from admission.v1 import control_service_pb2 as control_pb
 from admission.v1 import state_service_pb2 as state_pb
+from google.protobuf.duration_pb2 import Duration
 
 from service_runtime.version import VERSION
 from tests.admission_server.running import TOKENS, WITHIN, account
@@ -115,3 +117,13 @@ async def test_a_server_that_is_late_refuses_queries(running):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await running.state.GetState(state_pb.GetStateRequest())
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_the_age_that_a_holder_claims_does_not_make_leases_unlistable(running):
+    await running.policy()
+    claim = session_pb.HeldLease(lease_id=1, resource="lanes/proxy_http", age=Duration(seconds=2**63 - 1))
+    async with running.holder(held=session_pb.LeaseList(leases=[claim])):
+        listed = await running.state.ListLeases(state_pb.ListLeasesRequest())
+
+    assert [lease.lease_id for lease in listed.leases] == [1]
+    assert listed.leases[0].age.seconds > 366 * 86400

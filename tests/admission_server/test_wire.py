@@ -116,3 +116,11 @@ def test_every_error_has_a_status_and_says_its_reason(error):
 
 def test_a_duration_keeps_its_fraction():
     assert wire.seconds(wire.duration(12.25)) == 12.25
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300, float("inf"), float("-inf"), float("nan")])
+def test_a_duration_can_always_be_written(value):
+    written = wire.duration(value)
+
+    assert abs(written.seconds) == wire.LONGEST
+    assert abs(wire.seconds(written)) == wire.LONGEST
