@@ -72,7 +72,10 @@ class CallbackListener:
 
     async def _answer(self, head: bytes) -> tuple[int, str]:
         method, _, rest = head.partition(b"\r\n")[0].decode("latin-1").partition(" ")
-        target = urlsplit(rest.partition(" ")[0])
+        try:
+            target = urlsplit(rest.partition(" ")[0])
+        except ValueError:
+            return 400, "This is not a callback of a login."
         if method != "GET" or target.path != CALLBACK_PATH:
             return 400, "This is not a callback of a login."
         return 200, await self._on_callback(target.query)

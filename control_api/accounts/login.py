@@ -2,15 +2,18 @@
 
 A flow lives in the database, so it is known after a restart, and ends by itself after its time. The callback listener
 runs only while a browser flow is pending. What a flow ends with is an account, or a sentence that says why not.
+A flow is finished by one task of this service, whoever calls back and however often: a code can be redeemed once, and
+tokens that were redeemed exist nowhere else, so they are kept and retried until the database takes them.
 """
 
 import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import structlog
@@ -23,7 +26,16 @@ from control_api.accounts.models import LoginFlow
 from control_api.accounts.oauth import AuthServer, PkcePair
 from control_api.accounts.service import AccountService
 from control_api.database import Database
-from control_api.errors import AuthServerError, AuthUnreachable, Conflict, ControlError, InputRefused, NotFound
+from control_api.errors import (
+    AuthServerError,
+    AuthUnreachable,
+    Conflict,
+    ControlError,
+    DatabaseBusy,
+    DatabaseError,
+    InputRefused,
+    NotFound,
+)
 from control_api.vault import Vault
 
 log = structlog.get_logger(__name__)
@@ -33,6 +45,12 @@ PENDING, DONE, FAILED, EXPIRED, CANCELLED = "pending", "done", "failed", "expire
 BROWSER_LIFE = 900.0
 ENDED_KEPT = 16
 SWEEP_EVERY = 1.0
+FINISH_WITHIN = 30.0
+"""How long who calls back waits for a login to be finished, in seconds; it is finished all the same."""
+_CLOSE_WITHIN = 5.0
+_RETRY_STORE_MAX = 5.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +83,7 @@ class LoginService:
         self._now = now
         self._listener = CallbackListener(callback_port, self._on_callback)
         self._devices: dict[str, asyncio.Task[None]] = {}
+        self._finishing: dict[str, asyncio.Task[LoginFlow]] = {}
 
     # --- What operators do.
 
@@ -103,7 +122,7 @@ class LoginService:
             raise InputRefused("This URL belongs to another login.", field="callback_url")
         if not code and not error:
             raise InputRefused("The URL has no code.", field="callback_url")
-        return await self._redeem(flow, code, error)
+        return await self._finish(flow, partial(self._redeem, flow, code, error))
 
     async def cancel(self, flow_id: str) -> LoginFlow:
         """Ends a pending flow; one that has ended stays as it is."""
@@ -128,17 +147,18 @@ class LoginService:
                 task.cancel()
             await asyncio.gather(*self._devices.values(), return_exceptions=True)
             await self._listener.stop()
+            await self._end_finishing()
 
     async def sweep(self) -> None:
         """Ends flows whose time is over, and forgets old ones."""
         now = self._now()
         flows = await self.list()
         for flow in flows:
-            if flow.status == PENDING and flow.expires_at <= now:
+            if flow.status == PENDING and flow.expires_at <= now and flow.id not in self._finishing:
                 await self._end(flow.id, EXPIRED, "Nobody signed in in time.")
         pending = [flow for flow in flows if flow.status == PENDING and flow.expires_at > now]
         for flow in pending:
-            if flow.method == "device" and flow.id not in self._devices:
+            if flow.method == "device" and flow.id not in self._devices and flow.id not in self._finishing:
                 self._poll(flow)
         if any(flow.method == "browser" for flow in pending):
             await self._listener.start()
@@ -220,11 +240,42 @@ class LoginService:
 
     async def _on_callback(self, query: str) -> str:
         code, state, error = callback_values(query)
-        flow = next((flow for flow in await self.list() if flow.state and flow.state == state), None)
-        if flow is None or flow.status != PENDING:
-            return "No login is waiting for this. Start it again."
-        flow = await self._redeem(flow, code, error)
+        try:
+            flow = next((flow for flow in await self.list() if flow.state and flow.state == state), None)
+            if flow is None or flow.status != PENDING:
+                return "No login is waiting for this. Start it again."
+            flow = await self._finish(flow, partial(self._redeem, flow, code, error))
+        except ControlError as failure:
+            return f"That failed: {failure}"
         return "You are signed in. You may close this page." if flow.status == DONE else f"That failed: {flow.error}"
+
+    # --- Finishing.
+
+    async def _finish(self, flow: LoginFlow, work: Callable[[], Coroutine[Any, Any, LoginFlow]]) -> LoginFlow:
+        """Finishes a flow, or joins whoever is doing so. Raises `DatabaseBusy` when that takes too long."""
+        task = self._finishing.get(flow.id)
+        if task is None:
+            task = asyncio.create_task(work(), name=f"finish login {flow.id}")
+            self._finishing[flow.id] = task
+            task.add_done_callback(lambda done: self._finished(flow.id, done))
+        # Waited for and not awaited: a caller that leaves must not take the task along.
+        done, _ = await asyncio.wait({task}, timeout=FINISH_WITHIN)
+        if not done:
+            raise DatabaseBusy("The login is not finished yet; look at it again in a while.", retry_after=5)
+        return task.result()
+
+    def _finished(self, flow_id: str, task: "asyncio.Task[LoginFlow]") -> None:
+        del self._finishing[flow_id]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("a login could not be finished", flow_id=flow_id, error=type(error).__name__)
+
+    async def _end_finishing(self) -> None:
+        tasks = list(self._finishing.values())
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_CLOSE_WITHIN)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _redeem(self, flow: LoginFlow, code: str, error: str) -> LoginFlow:
         if error:
@@ -249,22 +300,26 @@ class LoginService:
                 log.info("the auth server did not answer a device login", flow_id=flow.id, reason=str(error))
                 continue
             except AuthServerError as error:
-                await self._end(flow.id, FAILED, str(error))
+                await _until_stored(flow.id, partial(self._end, flow.id, FAILED, str(error)))
                 return
             if tokens is not None:
-                await self._accept(flow, tokens)
+                with contextlib.suppress(DatabaseBusy):  # finished all the same, only later
+                    await self._finish(flow, partial(self._accept, flow, tokens))
                 return
 
     async def _accept(self, flow: LoginFlow, tokens: Tokens) -> LoginFlow:
-        if (await self.get(flow.id)).status != PENDING:
-            return await self.get(flow.id)
+        now = await _until_stored(flow.id, partial(self.get, flow.id))
+        if now.status != PENDING:
+            return now
         try:
-            accepted = await self._accounts.accept(
-                sign_in(tokens), target_account_id=flow.target_account_id, source="signed_in"
+            described = sign_in(tokens)
+            accepted = await _until_stored(
+                flow.id,
+                lambda: self._accounts.accept(described, target_account_id=flow.target_account_id, source="signed_in"),
             )
-        except (Conflict, NotFound) as error:
-            return await self._end(flow.id, FAILED, str(error))
-        return await self._end(flow.id, DONE, account_id=accepted.account.id)
+        except ControlError as error:
+            return await _until_stored(flow.id, partial(self._end, flow.id, FAILED, str(error)))
+        return await _until_stored(flow.id, partial(self._end, flow.id, DONE, account_id=accepted.account.id))
 
     async def _end(self, flow_id: str, status: str, error: str = "", *, account_id: str | None = None) -> LoginFlow:
         async with self._database.write() as session:
@@ -279,3 +334,15 @@ class LoginService:
 
     def _secret(self, flow: LoginFlow) -> str:
         return self._vault.decrypt(flow.secret) if flow.secret else ""
+
+
+async def _until_stored(flow_id: str, work: Callable[[], Awaitable[T]]) -> T:
+    """Does something in the database, and again until the database takes it."""
+    delay = 0.05
+    while True:
+        try:
+            return await work()
+        except DatabaseError as error:
+            log.error("a login waits for the database", flow_id=flow_id, reason=str(error))
+            await asyncio.sleep(delay)
+            delay = min(_RETRY_STORE_MAX, delay * 2)

@@ -1,10 +1,11 @@
+import asyncio
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
 from control_api.accounts.login import LoginService
-from control_api.errors import Conflict, InputRefused, NotFound
+from control_api.errors import Conflict, DatabaseBusy, InputRefused, NotFound
 from tests.control_api.running import eventually
 
 
@@ -20,7 +21,7 @@ async def logins(parts):
     )
     yield service
     await service._listener.stop()
-    for task in list(service._devices.values()):
+    for task in [*service._devices.values(), *service._finishing.values()]:
         task.cancel()
 
 
@@ -73,10 +74,16 @@ async def test_a_callback_of_another_login_is_refused(parts, logins):
         await logins.complete(second.flow.id, await browse(first.authorize_url))
     stranger = await get(f"http://localhost:{logins.callback_port}/auth/callback?code=x&state=nobody")
     nonsense = await get(f"http://localhost:{logins.callback_port}/")
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", logins.callback_port)
+        writer.write(b"GET //[ HTTP/1.1\r\n\r\n")
+        odd = await reader.read()
+        writer.close()
 
     assert (await logins.get(second.flow.id)).status == "pending"
     assert "No login is waiting" in stranger.text
     assert nonsense.status_code == 400
+    assert odd.startswith(b"HTTP/1.1 400 ")
 
 
 async def test_an_abandoned_login_expires_and_stops_listening(parts, logins):
@@ -145,3 +152,87 @@ async def test_a_cancelled_login_stays_cancelled_and_only_some_ended_ones_are_ke
 
     assert cancelled.status == "cancelled"
     assert len(await logins.list()) == 16
+
+
+async def test_two_callbacks_at_once_redeem_the_code_once_and_both_hear_of_the_account(parts, logins, monkeypatch):
+    await parts.simulator.account()
+    redeem, codes = parts.auth_server.redeem, []
+
+    async def counted(code, **more):
+        codes.append(code)
+        return await redeem(code, **more)
+
+    monkeypatch.setattr(parts.auth_server, "redeem", counted)
+    started = await logins.start("browser")
+    callback = await browse(started.authorize_url)
+
+    pasted, page = await asyncio.gather(logins.complete(started.flow.id, callback), get(callback))
+
+    assert len(codes) == 1
+    assert pasted.status == "done"
+    assert "You are signed in" in page.text
+
+
+class BusyDatabase:
+    """Refuses to store accounts until it is told otherwise."""
+
+    def __init__(self, parts, monkeypatch):
+        self.busy, self.tries = True, 0
+        self._accept = parts.accounts.accept
+        monkeypatch.setattr(parts.accounts, "accept", self._try)
+
+    async def _try(self, *arguments, **named):
+        self.tries += 1
+        if self.busy:
+            raise DatabaseBusy("Another program holds the database.", retry_after=2)
+        return await self._accept(*arguments, **named)
+
+
+async def test_a_redeemed_login_waits_for_the_database_though_its_time_and_its_caller_are_gone(
+    parts, logins, monkeypatch
+):
+    await parts.simulator.account()
+    started = await logins.start("browser")
+    callback = await browse(started.authorize_url)
+    database = BusyDatabase(parts, monkeypatch)
+    caller = asyncio.create_task(logins.complete(started.flow.id, callback))
+    await eventually(lambda: database.tries)
+    caller.cancel()
+    parts.clock.forward(901)
+    await logins.sweep()
+
+    database.busy = False
+
+    async def done():
+        return (await logins.get(started.flow.id)).status == "done"
+
+    await eventually(done)
+
+
+async def test_a_browser_that_waits_too_long_for_the_database_gets_a_sentence(parts, logins, monkeypatch):
+    await parts.simulator.account()
+    monkeypatch.setattr("control_api.accounts.login.FINISH_WITHIN", 0.05)
+    started = await logins.start("browser")
+    callback = await browse(started.authorize_url)
+    database = BusyDatabase(parts, monkeypatch)
+
+    page = await get(callback)
+    database.busy = False
+
+    assert (page.status_code, "not finished yet" in page.text) == (200, True)
+    await eventually(lambda: not logins._finishing)
+    assert (await logins.get(started.flow.id)).status == "done"
+
+
+async def test_an_approved_device_login_waits_for_the_database(parts, logins, monkeypatch):
+    simulated = (await parts.simulator.account())["id"]
+    database = BusyDatabase(parts, monkeypatch)
+    started = await logins.start("device")
+    approve = {"user_code": started.flow.user_code, "login_hint": simulated}
+    await parts.simulator.http.get("/codex/device", params=approve)
+    await eventually(lambda: database.tries)
+
+    database.busy = False
+
+    await eventually(lambda: not logins._finishing and not logins._devices)
+    assert (await logins.get(started.flow.id)).status == "done"

@@ -76,7 +76,7 @@ async def test_few_queries_run_at_once(parts, worker):
 
 
 async def test_one_round_that_fails_does_not_end_the_worker(parts, worker, monkeypatch):
-    rounds = []
+    rounds: list[int] = []
 
     async def tick():
         rounds.append(len(rounds))
