@@ -39,7 +39,10 @@ from admission_server.signals import SignalBoard
 from admission_server.wire import (
     acquire_from,
     answer_of,
+    check_counts,
+    check_hello,
     check_instance,
+    check_releases,
     check_session_id,
     duration,
     ended_of,
@@ -47,12 +50,15 @@ from admission_server.wire import (
     heartbeat_from,
     hello_from,
     report_from,
+    withdrawn_in,
 )
 
 log = structlog.get_logger(__name__)
 
 HELLO_WITHIN = 10.0
 MOST_UNARY_LEASES = 1_000
+FEWEST_LEASES_NAMED = 20_000
+"""Leases that a message may name even where sessions may hold few: their bound may have been higher before."""
 MOST_UNSENT = 5_000
 """Answers that may pile up for a holder that does not read; above it, its stream is not read either."""
 
@@ -77,6 +83,8 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
         self._roles = roles
         self._remember = remember
         self._random = random
+        # Twice as many as there can be: what may not have arrived is said again together with what is new.
+        self._most_leases = max(FEWEST_LEASES_NAMED, 2 * ledger.terms.session_leases)
 
     # --- the stream --------------------------------------------------------------------------------------------------
 
@@ -116,6 +124,8 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
             raise Malformed("the first message must say hello", field="hello") from None
         if not first.HasField("hello"):
             raise Malformed("the first message must say hello", field="hello")
+        check_hello(first.hello, most_leases=self._most_leases)
+        check_counts(first, most_leases=self._most_leases)
         session_id, instance, held = hello_from(first.hello)
         role = self._role(context)
         known = self._ledger.sessions.get(session_id)
@@ -154,6 +164,7 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
         async for request in requests:
             if stream.finished:
                 return
+            check_counts(request, most_leases=self._most_leases)
             self._handle(stream, request)
             while len(stream.session.answers) > MOST_UNSENT and not stream.finished:  # noqa: ASYNC110  # rare
                 await asyncio.sleep(0.01)
@@ -178,9 +189,11 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
             ledger.close(session)
         self._delivery.deliver()
 
-    def _release(self, session: sessions.Session, releases: Iterable[pb.Release]) -> None:
+    def _release(self, session: sessions.Session, releases: Iterable[pb.Release]) -> int:
+        ended = 0
         for release in releases:
-            self._ledger.release(session, release.lease_ids, release.request_id)
+            ended += self._ledger.release(session, release.lease_ids, withdrawn_in(release))
+        return ended
 
     async def _write(self, stream: Stream, context: Context) -> None:
         session = stream.session
@@ -265,12 +278,11 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
         """Gives seats back."""
         try:
             session = self._session(request.session_id, context)
+            check_releases(request.releases, request.reports, most_leases=self._most_leases)
         except CallError as error:
             await abort(context, error)
         self._ledger.renew(session)
-        ended = 0
-        for release in request.releases:
-            ended += self._ledger.release(session, release.lease_ids, release.request_id)
+        ended = self._release(session, request.releases)
         self._apply(request.reports)
         self._delivery.deliver()
         return session_pb.ReleaseResponse(ended=ended)

@@ -40,11 +40,16 @@ from admission_server.policy import (
 from admission_server.resources import Granted
 
 LONGEST_TEXT = 128
+LONGEST_NAME = 2 * LONGEST_TEXT
 MOST_RESOURCES = 8
 MOST_AFFINITY_KEYS = 4
 MOST_AVOIDED = 8
 MOST_OWNED_KEYS = 8
 MOST_WINDOWS = 8
+MOST_ACQUIRES = 5_000
+MOST_REPORTS = 10_000
+MOST_RELEASES = 20_000
+"""What one message may say: more would keep everybody else waiting while it is read."""
 LONGEST = 100 * 366 * 86400.0
 """A century, in seconds: longer than anything here, and small enough to be added to any clock and sent again."""
 MOST_TOKENS = 10**12
@@ -86,11 +91,11 @@ def duration(value: float) -> Duration:
 def acquire_from(message: pb.Acquire) -> Acquire:
     """Reads an acquire. Raises `Malformed`."""
     request_id = message.request_id
-    if not request_id or len(request_id) > LONGEST_TEXT:
+    if not request_id or _is_longer(request_id, LONGEST_TEXT):
         raise Malformed(f"must have 1 to {LONGEST_TEXT} bytes", field="request_id")
     names = message.resources
     if len(names) == 1:
-        resources: tuple[str, ...] = (names[0],)
+        resources: tuple[str, ...] = (_text(names[0], "resources[0]", longest=LONGEST_NAME),)
     else:
         resources = tuple(names)
         _check_resources(resources)
@@ -132,7 +137,7 @@ def heartbeat_from(message: session_pb.Heartbeat) -> Heartbeat:
 
 def report_from(message: pb.AccountReport) -> Report:
     """Reads a report. Raises `Malformed`."""
-    if len(message.owned_keys) > MOST_OWNED_KEYS or any(len(key) > LONGEST_TEXT for key in message.owned_keys):
+    if len(message.owned_keys) > MOST_OWNED_KEYS or any(_is_longer(key, LONGEST_TEXT) for key in message.owned_keys):
         raise Malformed(f"at most {MOST_OWNED_KEYS} of at most {LONGEST_TEXT} bytes", field="owned_keys")
     if len(message.windows) > MOST_WINDOWS:
         raise Malformed(f"at most {MOST_WINDOWS}", field="windows")
@@ -173,6 +178,33 @@ def report_from(message: pb.AccountReport) -> Report:
     )
 
 
+def withdrawn_in(release: pb.Release) -> str:
+    """Returns the request id of a release, none when no acquire can have it: there is nothing to remember then."""
+    request_id = release.request_id
+    return "" if _is_longer(request_id, LONGEST_TEXT) else request_id
+
+
+def check_hello(message: session_pb.Hello, *, most_leases: int) -> None:
+    """Raises `Malformed` when a hello claims more leases than a session may have."""
+    _check_count(len(message.held.leases), most_leases, "hello.held.leases")
+
+
+def check_counts(message: session_pb.SessionRequest, *, most_leases: int) -> None:
+    """Raises `Malformed` when a message says more at once than a holder may have to say."""
+    _check_count(len(message.acquires), MOST_ACQUIRES, "acquires")
+    check_releases(message.releases, message.reports, most_leases=most_leases)
+    if message.HasField("heartbeat"):
+        _check_count(len(message.heartbeat.held.leases), most_leases, "heartbeat.held.leases")
+
+
+def check_releases(releases: Sequence[pb.Release], reports: Sequence[pb.AccountReport], *, most_leases: int) -> None:
+    """Raises `Malformed` when there are more releases or reports than a holder may have to say."""
+    _check_count(len(releases), MOST_RELEASES, "releases")
+    if releases:
+        _check_count(sum([len(release.lease_ids) for release in releases]), most_leases, "releases.lease_ids")
+    _check_count(len(reports), MOST_REPORTS, "reports")
+
+
 def check_session_id(value: str, field: str) -> None:
     """Raises `Malformed` unless a session id is one."""
     if not 8 <= len(value) <= 64 or not all(c in "abcdefghijklmnopqrstuvwxyz0123456789_" for c in value):
@@ -181,14 +213,20 @@ def check_session_id(value: str, field: str) -> None:
 
 def check_instance(value: str, field: str) -> None:
     """Raises `Malformed` unless an instance name is one."""
-    if not value or len(value) > LONGEST_TEXT:
+    if not value or _is_longer(value, LONGEST_TEXT):
         raise Malformed(f"must have 1 to {LONGEST_TEXT} bytes", field=field)
+
+
+def _check_count(count: int, most: int, field: str) -> None:
+    if count > most:
+        raise Malformed(f"at most {most} in one message", field=field)
 
 
 def _check_resources(resources: Sequence[str]) -> None:
     if not 1 <= len(resources) <= MOST_RESOURCES:
         raise Malformed(f"must be 1 to {MOST_RESOURCES} names", field="resources")
     for i, name in enumerate(resources):
+        _text(name, f"resources[{i}]", longest=LONGEST_NAME)
         if name in resources[:i]:
             raise Malformed("is named twice", field=f"resources[{i}]")
 
@@ -213,6 +251,8 @@ def _needs_from(message: pb.AccountNeeds) -> AccountNeeds:
     )
     for i, key in enumerate(needs.affinity_keys):
         _text(key, f"account.affinity_keys[{i}]")
+    for i, account_id in enumerate(needs.avoid_account_ids):
+        _text(account_id, f"account.avoid_account_ids[{i}]")
     return needs
 
 
@@ -223,7 +263,7 @@ def _held_from(message: session_pb.LeaseList, path: str) -> HeldList:
         leases.append(
             HeldLease(
                 lease_id=held.lease_id,
-                resource=_text(held.resource, f"{path}.leases[{i}].resource", longest=2 * LONGEST_TEXT),
+                resource=_text(held.resource, f"{path}.leases[{i}].resource", longest=LONGEST_NAME),
                 account_id=_text(held.account_id, f"{path}.leases[{i}].account_id"),
                 request_id=_text(held.request_id, f"{path}.leases[{i}].request_id"),
                 flow=f"key:{held.key_id}" if flow == "key_id" else f"peer:{held.peer}" if flow == "peer" else "",
@@ -234,9 +274,14 @@ def _held_from(message: session_pb.LeaseList, path: str) -> HeldList:
 
 
 def _text(value: str, field: str, *, longest: int = LONGEST_TEXT) -> str:
-    if len(value) > longest:
+    if _is_longer(value, longest):
         raise Malformed(f"must have at most {longest} bytes", field=field)
     return value
+
+
+def _is_longer(value: str, longest: int) -> bool:
+    """Returns whether a text has more bytes than it may; almost none is anything but ASCII."""
+    return len(value) > longest or (not value.isascii() and len(value.encode()) > longest)
 
 
 # --- to holders ------------------------------------------------------------------------------------------------------

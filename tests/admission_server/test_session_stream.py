@@ -9,6 +9,7 @@ from admission.v1 import admission_service_pb2 as session_pb
 from admission.v1 import state_service_pb2 as state_pb
 from google.protobuf.duration_pb2 import Duration
 
+from admission_server import wire
 from tests.admission_server.running import WITHIN, account, acquire_of, eventually, limit, metadata, running_server
 
 
@@ -320,3 +321,49 @@ async def test_while_holders_are_missing_work_waits_or_is_denied_recovering(tmp_
     assert hasty.denial.reason == pb.DENIAL_REASON_RECOVERING
     assert 1 <= hasty.denial.retry_after.seconds <= 2
     assert patient.HasField("grant")
+
+
+LONG_ID = "r" * 129
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ({"acquires": [pb.Acquire()] * (wire.MOST_ACQUIRES + 1)}, "acquires"),
+        ({"reports": [pb.AccountReport()] * (wire.MOST_REPORTS + 1)}, "reports"),
+        ({"releases": [pb.Release()] * (wire.MOST_RELEASES + 1)}, "releases"),
+        ({"releases": [pb.Release(lease_ids=range(20_001))]}, "releases.lease_ids"),
+        (
+            {"heartbeat": session_pb.Heartbeat(held=session_pb.LeaseList(leases=[session_pb.HeldLease()] * 20_001))},
+            "heartbeat.held.leases",
+        ),
+    ],
+)
+async def test_a_message_that_says_too_much_at_once_ends_its_stream(running, message, field):
+    await running.policy()
+    async with running.holder() as holder:
+        await holder.say(**message)
+        error = await holder.over()
+
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert str(error.details()).startswith(f"{field}: ")
+
+
+async def test_a_hello_that_claims_too_much_opens_no_session(running):
+    held = session_pb.LeaseList(leases=[session_pb.HeldLease()] * 20_001)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async with running.holder(held=held) as holder:
+            await holder.over()
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert not running.server.ledger.sessions
+
+
+async def test_a_withdrawal_of_what_cannot_have_been_asked_for_is_not_remembered(running):
+    await running.policy()
+    async with running.holder() as holder:
+        await holder.say(releases=[pb.Release(request_id=LONG_ID), pb.Release(request_id="short")])
+        await holder.beat()
+        remembered = list(running.server.ledger.sessions[holder.session_id].withdrawals)
+
+    assert remembered == ["short"]

@@ -109,6 +109,13 @@ async def test_closing_says_how_many_leases_ended_and_closing_twice_is_fine(runn
         ({"resources": ["lanes/nowhere"]}, "resources[0]"),
         ({"resources": ["lanes/proxy_http"], "account": {"affinity_keys": ["k"] * 5}}, "account.affinity_keys"),
         ({"resources": ["lanes/proxy_http"], "account": {"model": "m" * 129}}, "account.model"),
+        ({"resources": ["lanes/proxy_http"], "account": {"model": "\u20ac" * 43}}, "account.model"),
+        ({"resources": ["lanes/" + "a" * 300]}, "resources[0]"),
+        ({"resources": ["lanes/a", "lanes/" + "a" * 300]}, "resources[1]"),
+        (
+            {"resources": ["lanes/proxy_http"], "account": {"avoid_account_ids": ["one", "a" * 129]}},
+            "account.avoid_account_ids[1]",
+        ),
     ],
 )
 async def test_a_malformed_acquire_is_an_error_that_names_the_field(running, session_id, fields, field):
