@@ -185,7 +185,7 @@ async def _open_services(
     # Redirects are never followed: an upstream must not be able to send tokens elsewhere.
     client = await stack.enter_async_context(
         httpx.AsyncClient(
-            transport=CheckedTransport(httpx.AsyncHTTPTransport(), private_hosts=settings.private_hosts),
+            transport=CheckedTransport(httpx.AsyncHTTPTransport, private_hosts=settings.private_hosts),
             headers={"user-agent": f"sluicegate/{VERSION}"},
             follow_redirects=False,
             trust_env=False,

@@ -49,16 +49,21 @@ def checked_base_url(url: str, *, private_hosts: PrivateHosts, field: str = "bas
 
 
 class CheckedTransport(httpx.AsyncBaseTransport):
-    """Resolves the host itself, refuses what is not allowed, and connects to the very address that it checked."""
+    """Resolves the host itself, refuses what is not allowed, and connects to the very address that it checked.
+
+    Each host has a transport of its own, made by `make_inner`: connections are pooled by the address in the URL, and
+    one that has proven one name must never carry a request for another at the same address.
+    """
 
     def __init__(
         self,
-        inner: httpx.AsyncBaseTransport,
+        make_inner: Callable[[], httpx.AsyncBaseTransport],
         *,
         private_hosts: PrivateHosts,
         resolve: Resolve | None = None,
     ) -> None:
-        self._inner = inner
+        self._make_inner = make_inner
+        self._inner: dict[str, httpx.AsyncBaseTransport] = {}
         self._private_hosts = private_hosts
         self._resolve = resolve or resolve_host
 
@@ -69,11 +74,15 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         # TLS still proves the name: only the address of the connection is replaced.
         request.extensions = {**request.extensions, "sni_hostname": host}
         request.url = request.url.copy_with(host=address)
-        return await self._inner.handle_async_request(request)
+        inner = self._inner.get(host)
+        if inner is None:
+            inner = self._inner[host] = self._make_inner()
+        return await inner.handle_async_request(request)
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        await self._inner.aclose()
+        for inner in self._inner.values():
+            await inner.aclose()
 
     async def _checked(self, request: httpx.Request, host: str) -> str:
         try:

@@ -128,7 +128,7 @@ async def open_parts(data_dir, simulator, clock):
         private_hosts=ALL_HOSTS,
         now=clock,
     )
-    transport = CheckedTransport(httpx.AsyncHTTPTransport(), private_hosts=ALL_HOSTS)
+    transport = CheckedTransport(httpx.AsyncHTTPTransport, private_hosts=ALL_HOSTS)
     async with httpx.AsyncClient(transport=transport) as client:
         auth_server = AuthServer(client, simulator.url)
         refresh = RefreshService(

@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 
 import httpx
@@ -76,7 +77,7 @@ def transport_to(recorder, *addresses, private_hosts=NO_PRIVATE_HOSTS):
     async def resolve(_host, _port):
         return list(addresses)
 
-    return CheckedTransport(recorder, private_hosts=private_hosts, resolve=resolve)
+    return CheckedTransport(lambda: recorder, private_hosts=private_hosts, resolve=resolve)
 
 
 async def test_the_address_that_was_checked_is_the_one_that_is_connected_to():
@@ -112,3 +113,29 @@ def test_a_private_host_may_be_allowed_by_name_alone():
     assert checked_base_url("http://10.0.0.7/v1", private_hosts=named) == "http://10.0.0.7/v1"
     with pytest.raises(InputRefused):
         checked_base_url("http://10.0.0.8/v1", private_hosts=named)
+
+
+async def test_a_connection_that_was_opened_for_one_name_never_carries_another_at_the_same_address():
+    connections = []
+
+    async def serve(reader, writer):
+        hosts = []
+        connections.append(hosts)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                hosts.append(head.partition(b"ost: ")[2].partition(b":")[0].decode())
+                writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        writer.close()
+
+    async def resolve(_host, _port):
+        return ["127.0.0.1"]
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    transport = CheckedTransport(httpx.AsyncHTTPTransport, private_hosts=ALL_HOSTS, resolve=resolve)
+    async with server, httpx.AsyncClient(transport=transport, trust_env=False) as client:
+        for name in ("a.test", "b.test", "a.test"):
+            await client.get(f"http://{name}:{port}/")
+
+    assert connections == [["a.test", "a.test"], ["b.test"]]
