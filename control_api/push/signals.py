@@ -113,6 +113,10 @@ class SignalReceiver:
             return await self._accounts.change(session, account, meaning.event, reason=seen.code)
         if isinstance(meaning, CoolDown):
             await self._accounts.cool_down(session, account, seconds=meaning.seconds, reason=_reason(seen))
+            if seen.refresh_wanted:
+                # An admission server that started lately does not know how old the credential is, and gives it to
+                # nobody until there is a newer one: there must be one some day.
+                account.rejected_version = seen.credential_version
             return True
         account.rejected_version = seen.credential_version
         return False

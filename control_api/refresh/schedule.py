@@ -1,7 +1,7 @@
 """When a credential is due for a refresh. Pure.
 
 Before the access token's own expiry (jittered, so that accounts imported together part ways), or when it is older than
-eight days; and at once when its upstream has refused it.
+eight days; and when its upstream has refused it: at once, but not within ten minutes of the refresh before.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import hashlib
 from admission_client.lease import AccountKind
 from admission_client.policy import AccountStatus
 from control_api.accounts.models import Account
+from control_api.accounts.rejection import REFRESH_EVERY
 from control_api.accounts.status import ROUTABLE
 
 MARGIN = 300.0
@@ -21,8 +22,8 @@ def is_due(account: Account, now: float) -> bool:
     """Returns whether the account's credential should be refreshed now."""
     if not refreshable(account):
         return False
-    if account.rejected_version == account.credential_version:
-        return account.cooldown_until is None or account.cooldown_until <= now
+    if account.rejected_version == account.credential_version and now >= _after_rejection(account):
+        return True
     return now >= due_at(account)
 
 
@@ -43,6 +44,12 @@ def refreshable(account: Account) -> bool:
         and account.refresh_token is not None
         and AccountStatus(account.status) in ROUTABLE
     )
+
+
+def _after_rejection(account: Account) -> float:
+    # A token that was exchanged lately and is refused nevertheless is not exchanged again and again.
+    lately = 0.0 if account.refreshed_at is None else account.refreshed_at + REFRESH_EVERY
+    return max(lately, account.cooldown_until or 0.0)
 
 
 def _spread(account: Account) -> float:

@@ -6,6 +6,7 @@ import pytest
 from admission_client.lease import Outcome
 from admission_client.policy import AccountSignal, StatusEvent
 from control_api.push.signals import SignalReceiver
+from control_api.refresh.schedule import is_due
 
 
 class Waker:
@@ -35,7 +36,9 @@ def receiver(parts, waker):
     )
 
 
-def seen(account_id, outcome, *, version=1, status=0, code="", resets_after=None, age=0.0, sequence=1):
+def seen(
+    account_id, outcome, *, version=1, status=0, code="", resets_after=None, age=0.0, sequence=1, refresh_wanted=False
+):
     event = StatusEvent(
         outcome=outcome,
         credential_version=version,
@@ -43,7 +46,7 @@ def seen(account_id, outcome, *, version=1, status=0, code="", resets_after=None
         code=code,
         resets_after=resets_after,
         age=age,
-        refresh_wanted=False,
+        refresh_wanted=refresh_wanted,
     )
     return AccountSignal(epoch=1, sequence=sequence, account_id=account_id, status_event=event)
 
@@ -113,6 +116,21 @@ async def test_a_fresh_credential_that_is_rejected_is_not_refreshed_again(
     assert waker.times == 0
     assert account.status == status
     assert (account.cooldown_until == parts.clock.now + 300) is cooling
+
+
+async def test_a_fresh_credential_that_admission_has_given_up_is_refreshed_when_ten_minutes_are_over(
+    parts, receiver, account_id
+):
+    await parts.refresh.refresh(account_id, reason="test")
+    refreshed_at = parts.clock.now
+    parts.clock.forward(60)
+
+    await receiver.receive([seen(account_id, Outcome.AUTH_REJECTED, version=2, status=401, refresh_wanted=True)])
+
+    account = await parts.accounts.get(account_id)
+    account.access_expires_at = refreshed_at + 86_400
+    assert account.cooldown_until == parts.clock.now + 300
+    assert [is_due(account, refreshed_at + after) for after in (60, 361, 599, 600)] == [False, False, False, True]
 
 
 async def test_what_happened_before_the_account_signed_in_again_is_history(parts, receiver, account_id):
