@@ -8,6 +8,8 @@ It is fed with the callers' wishes, the server's messages and the time, and says
   the message was read, and is said again on the next stream. Saying it twice is harmless.
 * `seen`, count and digest always describe the set of leases after the last applied message, less what this or an
   earlier message of the same stream releases. Therefore releases never wait behind a heartbeat.
+* What cannot be said (text that has no encoding, say) concerns its own caller only: such a report is dropped, such an
+  acquire is rejected, and the message goes without it.
 * Nothing new may be started on a lease past `sent_at + ttl` of the last heartbeat that was acknowledged.
 """
 
@@ -20,7 +22,7 @@ import structlog
 from admission.v1 import admission_pb2 as pb
 from admission.v1 import admission_service_pb2 as session_pb
 
-from admission_client import wire
+from admission_client import bounds, wire
 from admission_client.digest import LeaseDigest
 from admission_client.errors import AcquireRejected, AdmissionError, AdmissionUnavailable, Denied, SessionSuperseded
 from admission_client.lease import AccountNeeds, AccountReport, GrantedAccount
@@ -28,6 +30,7 @@ from admission_client.reports import ReportBacklog
 
 log = structlog.get_logger(__name__)
 
+_INVALID_ARGUMENT = 3
 _UNAVAILABLE = 14
 _NO_POLICY_HEARTBEAT = 0.5
 _ACQUIRES_A_MESSAGE = 48
@@ -275,7 +278,7 @@ class Holder:
         self._streaming = True
         self._hello_at = self._clock()
         message = session_pb.SessionRequest()
-        message.hello.instance = self.instance
+        message.hello.instance = bounds.text(self.instance)
         message.hello.session_id = self.session_id
         message.hello.epoch = self.epoch
         self._fill_list(message.hello.held)
@@ -374,13 +377,26 @@ class Holder:
             for request_id in said.request_ids:
                 message.releases.add(request_id=request_id)
             for report in said.reports:
-                message.reports.append(wire.account_report(report))
+                self._add_report(message, report)
             said.index = self._messages
             self._unconfirmed.append(said)
             self._saying = _Said()
-        for claim in self._asking[:most]:
-            self._add_acquire(message, claim)
-        self._asking = self._asking[most:]
+        asking, self._asking = self._asking[:most], self._asking[most:]
+        for claim in asking:
+            said_before = len(message.acquires)
+            try:
+                self._add_acquire(message, claim)
+            except Exception as error:  # whatever is wrong with it is its caller's alone, and must not stop the others
+                del message.acquires[said_before:]
+                self._pending.pop(claim.request_id, None)
+                self._settle(claim, AcquireRejected(f"cannot be said: {error}", code=_INVALID_ARGUMENT))
+
+    @staticmethod
+    def _add_report(message: session_pb.SessionRequest, report: AccountReport) -> None:
+        try:
+            message.reports.append(wire.account_report(report))
+        except Exception as error:  # as with an acquire; kept, it would stop this stream and every later one
+            log.warning("report dropped: it cannot be said", problem=repr(error))
 
     def _add_acquire(self, message: session_pb.SessionRequest, claim: Claim) -> None:
         max_wait = claim.max_wait
@@ -560,7 +576,7 @@ class Holder:
         counter = self._counter_prefix + _DIGIT_PAIRS[low]
         if not label:
             return counter
-        return f"{label.encode()[:_LABEL_BYTES].decode(errors='ignore')}.{counter}"
+        return f"{bounds.text(label, _LABEL_BYTES)}.{counter}"
 
 
 def nobody_waits() -> None:

@@ -1,6 +1,8 @@
 """Policies and signals on one side, protobuf messages of `Sync` on the other.
 
 A policy's points in time are readings of this process's monotonic clock; they leave as durations counted from `now`.
+A duration saturates (`bounds.span`); any other value that a message cannot hold raises, because a policy that is
+changed in silence is another policy.
 """
 
 from admission.v1 import control_service_pb2 as pb

@@ -272,7 +272,7 @@ class SyncClient:
         base = self._in_force
         try:
             message = self._change_to(policy)
-        except (TypeError, ValueError) as error:  # a negative limit, say, has no place in the message
+        except Exception as error:  # a negative limit, say, has no place in the message: whatever it is, it stays so
             self._tried_revision = revision
             self._refused(policy, revision, PolicyRefused(f"cannot be said: {error}"))
             return

@@ -1,7 +1,8 @@
 """Values on one side, protobuf messages of the session on the other. Nothing here decides anything.
 
 Empty fields are left out of messages instead of being set to their default: building a message is what an acquire
-costs most, and an acquire of a lane sets two fields.
+costs most, and an acquire of a lane sets two fields. Reports carry numbers and text of strangers: they are brought
+within what a message can hold. An acquire that cannot be said raises instead, because its caller can be told.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from admission.v1 import admission_pb2 as pb
 from admission.v1 import admission_service_pb2 as session_pb
 from google.protobuf.duration_pb2 import Duration
 
+from admission_client import bounds
 from admission_client.lease import (
     AccountKind,
     AccountNeeds,
@@ -23,6 +25,10 @@ from admission_client.lease import (
     TokenUsage,
 )
 
+_MOST_OWNED_KEYS = 8
+_MOST_WINDOWS = 8
+_LARGEST_ACQUIRE = 16 * 1024
+"""Bytes. A sound one has a few hundred, and one of megabytes would cost everybody the stream."""
 _KIND_TO_WIRE = {
     AccountKind.CHATGPT: pb.ACCOUNT_KIND_CHATGPT,
     AccountKind.API_KEY: pb.ACCOUNT_KIND_API_KEY,
@@ -47,8 +53,8 @@ _REASON_FROM_WIRE = {
 
 
 def duration(seconds: float) -> Duration:
-    """Returns a length of time as a message. Negative ones become zero: a time that has passed is now."""
-    nanos = max(0, round(seconds * 1e9))
+    """Returns a length of time as a message; never fails for a number, see `bounds.span`."""
+    nanos = round(bounds.span(seconds) * 1e9)
     return Duration(seconds=nanos // 1_000_000_000, nanos=nanos % 1_000_000_000)
 
 
@@ -67,7 +73,7 @@ def add_acquire(
     needs: AccountNeeds | None,
     max_wait: float | None,
 ) -> None:
-    """Adds one acquire to a message."""
+    """Adds one acquire to a message. Raises when it cannot be said, and leaves a part of it behind then."""
     if key_sha256 is not None:
         acquire = message.acquires.add(request_id=request_id, resources=resources, key_sha256=key_sha256)
     elif peer is not None:
@@ -78,6 +84,8 @@ def add_acquire(
         _fill_needs(acquire.account, needs)
     if max_wait is not None:
         acquire.max_wait.CopyFrom(duration(max_wait))
+    if acquire.ByteSize() > _LARGEST_ACQUIRE:
+        raise ValueError("the acquire is too large")
 
 
 def _fill_needs(message: pb.AccountNeeds, needs: AccountNeeds) -> None:
@@ -167,21 +175,21 @@ def outcome(number: int) -> Outcome:
 
 
 def account_report(report: AccountReport) -> pb.AccountReport:
-    """Returns a report as a message."""
-    message = pb.AccountReport(account_id=report.account_id)
+    """Returns a report as a message. Raises only for values of a wrong type."""
+    message = pb.AccountReport(account_id=bounds.text(report.account_id))
     if report.credential_version:
-        message.credential_version = report.credential_version
+        message.credential_version = bounds.uint64(report.credential_version)
     if report.outcome is not None:
         message.outcome = _OUTCOME_TO_WIRE[report.outcome]
     if report.status:
-        message.status = report.status
+        message.status = bounds.uint32(report.status)
     if report.code:
-        message.code = report.code
+        message.code = bounds.text(report.code)
     if report.resets_after is not None:
         message.resets_after.CopyFrom(duration(report.resets_after))
     if report.usage is not None:
         message.usage.CopyFrom(_token_usage_to_wire(report.usage))
-    for window in report.windows:
+    for window in report.windows[-_MOST_WINDOWS:]:
         added = message.windows.add(length=duration(window.length), used_percent=window.used_percent)
         if window.resets_after is not None:
             added.resets_after.CopyFrom(duration(window.resets_after))
@@ -190,11 +198,13 @@ def account_report(report: AccountReport) -> pb.AccountReport:
             pb.Credits(
                 has_credits=report.credits.has_credits,
                 unlimited=report.credits.unlimited,
-                balance=report.credits.balance,
+                balance=bounds.text(report.credits.balance),
             )
         )
     if report.owned_keys:
-        message.owned_keys.extend(report.owned_keys)
+        # A key that had to be changed would bind another conversation: those that do not fit are left out.
+        fitting = [key for key in report.owned_keys if bounds.text(key) == key]
+        message.owned_keys.extend(fitting[:_MOST_OWNED_KEYS])
     if report.key_sha256:
         message.key_sha256 = report.key_sha256
     return message
@@ -202,10 +212,10 @@ def account_report(report: AccountReport) -> pb.AccountReport:
 
 def _token_usage_to_wire(usage: TokenUsage) -> pb.TokenUsage:
     return pb.TokenUsage(
-        input_tokens=usage.input_tokens,
-        cached_input_tokens=usage.cached_input_tokens,
-        output_tokens=usage.output_tokens,
-        reasoning_tokens=usage.reasoning_tokens,
+        input_tokens=bounds.uint64(usage.input_tokens),
+        cached_input_tokens=bounds.uint64(usage.cached_input_tokens),
+        output_tokens=bounds.uint64(usage.output_tokens),
+        reasoning_tokens=bounds.uint64(usage.reasoning_tokens),
     )
 
 

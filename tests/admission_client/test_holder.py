@@ -1,5 +1,8 @@
 """The holder's state machine, message by message, with the clock moved by hand."""
 
+import math
+from typing import Any
+
 import pytest
 from admission.v1 import admission_pb2 as pb
 from admission.v1 import admission_service_pb2 as session_pb
@@ -7,7 +10,15 @@ from admission.v1 import admission_service_pb2 as session_pb
 from admission_client.digest import splitmix64
 from admission_client.errors import AcquireRejected, AdmissionUnavailable, Denied, SessionSuperseded
 from admission_client.holder import Claim, Holder
-from admission_client.lease import AccountReport, DenialReason, Outcome, TokenUsage
+from admission_client.lease import (
+    AccountNeeds,
+    AccountReport,
+    Credits,
+    DenialReason,
+    Outcome,
+    RateLimitWindow,
+    TokenUsage,
+)
 
 
 class Clock:
@@ -292,6 +303,103 @@ def test_reports_are_merged_while_the_server_is_away(holder):
     reports = holder.hello().reports
 
     assert [r.usage.input_tokens for r in reports] == [15]
+
+
+STRANGE_REPORTS = {
+    "usage": AccountReport(account_id="acc_1", usage=TokenUsage(input_tokens=10**30, output_tokens=-1)),
+    "status": AccountReport(account_id="acc_1", outcome=Outcome.TRANSIENT_ERROR, status=2**40),
+    "negative status": AccountReport(account_id="acc_1", status=-1),
+    "reset without end": AccountReport(account_id="acc_1", outcome=Outcome.RATE_LIMITED, resets_after=math.inf),
+    "reset that is no number": AccountReport(account_id="acc_1", resets_after=math.nan),
+    "code": AccountReport(account_id="acc_1", code="\ud800"),
+    "long code": AccountReport(account_id="acc_1", code="x" * 5_000_000),
+    "balance": AccountReport(account_id="acc_1", credits=Credits(balance="\udcff")),
+    "window": AccountReport(account_id="acc_1", windows=(RateLimitWindow(length=math.inf, used_percent=math.nan),)),
+    "owned key": AccountReport(account_id="acc_1", owned_keys=("response:\ud800", "x" * 129)),
+}
+
+
+@pytest.mark.parametrize("what", STRANGE_REPORTS)
+def test_numbers_and_text_of_strangers_are_said_as_far_as_they_fit(holder, what):
+    connect(holder)
+    holder.report(STRANGE_REPORTS[what])
+    message = holder.take()
+    holder.disconnected()
+    holder.report(STRANGE_REPORTS[what])
+    hello = holder.hello()
+
+    assert [report.account_id for report in message.reports] == ["acc_1"]
+    assert "acc_1" in {report.account_id for report in hello.reports}
+    assert hello.ByteSize() < 1000
+    assert not any(report.owned_keys for report in message.reports)
+
+
+SOMETHING_ELSE: Any = "many"
+BROKEN_REPORTS: dict[str, dict[str, Any]] = {
+    "text for a number": {"resets_after": "soon"},
+    "text for a count": {"usage": TokenUsage(input_tokens=SOMETHING_ELSE)},
+    "a list": {"owned_keys": ["a"]},
+    "a number for text": {"code": 7},
+    "no outcome": {"outcome": "great"},
+    "no usage": {"usage": 7},
+    "no window": {"windows": (7, 8)},
+}
+
+
+@pytest.mark.parametrize("what", BROKEN_REPORTS)
+def test_a_report_that_is_none_is_dropped_alone(holder, what):
+    broken = AccountReport(account_id="acc_1", **BROKEN_REPORTS[what])
+    sound = AccountReport(account_id="acc_2")
+    for _ in range(2):
+        holder.report(broken)  # the second is merged with the first
+    holder.report(sound)
+    hellos = [connect(holder)]
+    for _ in range(2):
+        holder.report(broken)
+    holder.report(sound)
+    message = holder.take()
+    holder.report(broken)
+    holder.disconnected()
+    hellos.append(connect(holder))
+
+    for said in (*hellos, message):
+        assert "acc_2" in {report.account_id for report in said.reports}
+
+
+STRANGE_ACQUIRES: dict[str, dict[str, Any]] = {
+    "model": {"needs": AccountNeeds(model="\ud800")},
+    "affinity": {"needs": AccountNeeds(affinity_keys=("\ud800",))},
+    "version": {"needs": AccountNeeds(newer_than_credential_version=-1)},
+    "kind": {"needs": AccountNeeds(kind=SOMETHING_ELSE)},
+    "peer": {"peer": "\ud800"},
+    "key": {"key_sha256": "text"},
+    "wait": {"max_wait": "long"},
+    "size": {"needs": AccountNeeds(model="m" * 5_000_000)},
+}
+
+
+@pytest.mark.parametrize("what", STRANGE_ACQUIRES)
+@pytest.mark.parametrize("away", [False, True])
+def test_an_acquire_that_cannot_be_said_is_rejected_alone(holder, what, away):
+    if not away:
+        connect(holder)
+    first, bad, last = ask(holder), ask(holder, **STRANGE_ACQUIRES[what]), ask(holder)
+    message = connect(holder) if away else holder.take()
+
+    assert isinstance(bad.error, AcquireRejected)
+    assert [acquire.request_id for acquire in message.acquires] == [first.request_id, last.request_id]
+    assert [list(acquire.resources) for acquire in message.acquires] == [["lanes/proxy_http"]] * 2
+    assert holder.pending_count == 2
+
+
+def test_a_label_and_a_wait_out_of_bounds_are_brought_within(holder):
+    connect(holder)
+    waits = [ask(holder, max_wait=wait, label="\ud800") for wait in (math.inf, math.nan, -math.inf)]
+
+    acquires = holder.take().acquires
+
+    assert [acquire.request_id for acquire in acquires] == [claim.request_id for claim in waits]
+    assert [acquire.max_wait.seconds for acquire in acquires] == [366 * 86_400, 366 * 86_400, 0]
 
 
 def test_leases_that_the_server_drops_are_lost(holder):

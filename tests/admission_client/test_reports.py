@@ -68,3 +68,23 @@ def test_what_may_have_arrived_comes_again_without_its_usage():
 
     assert again.outcome is Outcome.SUCCEEDED
     assert again.usage is None
+
+
+def test_sums_of_usage_saturate():
+    backlog = ReportBacklog(2)
+    for _ in range(2):
+        backlog.add(report(usage=TokenUsage(input_tokens=2**64 - 1)))
+
+    (merged,) = backlog.take()
+
+    assert merged.usage == TokenUsage(input_tokens=2**64 - 1)
+
+
+def test_what_cannot_be_merged_costs_itself_only():
+    backlog = ReportBacklog(10)
+    backlog.add(report(usage=TokenUsage(input_tokens=1)))
+    backlog.add(report(usage=7))
+    backlog.add(report(owned_keys=["no tuple"]))
+
+    assert [kept.usage for kept in backlog.take()] == [TokenUsage(input_tokens=1)]
+    assert backlog.dropped == 2

@@ -1,7 +1,9 @@
 """The controller's stream, over a real socket, against a servicer that applies what it is sent."""
 
 import asyncio
+import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -178,15 +180,36 @@ async def test_a_burst_of_updates_is_sent_as_one_change():
         assert sync.applied_version == max(versions)
 
 
-async def test_a_policy_that_cannot_be_said_is_refused_and_the_next_one_is_applied():
+A_WORD: Any = "long"
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        ResourceSettings(name="lanes/proxy_http", limit=-1),
+        ResourceSettings(name="lanes/\ud800", limit=1),
+        ResourceSettings(name="lanes/proxy_http", limit=1, max_wait=A_WORD),
+    ],
+)
+async def test_a_policy_that_cannot_be_said_is_refused_and_the_next_one_is_applied(resource):
     control = ScriptedControl()
     async with Serving(control) as target, syncing(target) as sync:
         with pytest.raises(PolicyRefused):
-            await sync.update(replace(POLICY, resources=(ResourceSettings(name="lanes/proxy_http", limit=-1),)))
+            await sync.update(replace(POLICY, resources=(resource,)))
         version = await sync.update(POLICY)
 
         assert version > 0
         assert len(control.heard) == 1
+
+
+async def test_lengths_of_time_in_a_policy_saturate():
+    control = ScriptedControl()
+    async with Serving(control) as target, syncing(target) as sync:
+        lane = ResourceSettings(name="lanes/proxy_http", limit=1, max_wait=math.inf, max_hold=math.nan)
+        await sync.update(replace(POLICY, resources=(lane,)))
+
+        (said,) = control.heard[-1].snapshot.settings.resources
+        assert said.max_wait.seconds == said.max_hold.seconds == 366 * 86_400
 
 
 async def test_an_older_term_is_told_so_and_stays_away():
