@@ -1,16 +1,19 @@
 """What an upstream answer means: for the account, and for the client. Pure.
 
 `judge` is the one place that knows the upstream's statuses and codes. An action says what may be done about it while
-the client has seen nothing; whether there is another try is `attempts`' business.
+the client has seen nothing; whether there is another try is `attempts`' business. Whatever an upstream says ends up in
+bounds here: an implausible number is none, and text can be encoded.
 """
 
 import enum
+import math
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from admission_client import bounds
 from admission_client.lease import Credits, Outcome, RateLimitWindow, TokenUsage
 from edge_proxy.errors import UpstreamTrouble
 from edge_proxy.sse import json_object
@@ -35,8 +38,9 @@ _CALLER_CODES = frozenset(
     {"invalid_request_error", "invalid_prompt", "context_length_exceeded", "previous_response_not_found"}
 )
 _DEACTIVATED_TEXT = "account has been deactivated"
-_LONGEST_RESET = 366 * 86_400.0
-_LONGEST_CODE = 128
+_LONGEST_MESSAGE = 64 * 1024
+_LONGEST_BALANCE = 64
+_MOST_TOKENS = 10**12
 _WINDOWS = ("primary", "secondary")
 
 
@@ -84,10 +88,9 @@ def judge_event(document: Mapping[str, Any]) -> Verdict:
     response = document.get("response")
     holder = response if isinstance(response, dict) else document
     code, message, error = _error_in(holder)
-    status = document.get("status", document.get("status_code"))
     headers = document.get("headers")
     told = _seconds(headers.get("retry-after")) if isinstance(headers, dict) else None
-    return judge(status if isinstance(status, int) else 0, code, message, told or _reset_in(error))
+    return judge(_status_in(document), code, message, told or _reset_in(error))
 
 
 def judge(status: int, code: str, message: str = "", resets_after: float | None = None) -> Verdict:
@@ -97,9 +100,9 @@ def judge(status: int, code: str, message: str = "", resets_after: float | None 
         outcome=outcome,
         action=action,
         status=status,
-        code=code[:_LONGEST_CODE],
+        code=bounds.text(code),
         resets_after=resets_after,
-        message=message,
+        message=bounds.text(message, _LONGEST_MESSAGE),
     )
 
 
@@ -144,11 +147,17 @@ def _by_status(status: int, code: str, message: str) -> tuple[Outcome, Action]:
     return Outcome.NEUTRAL, Action.SURFACE
 
 
+def _status_in(document: Mapping[str, Any]) -> int:
+    status = document.get("status", document.get("status_code"))
+    return status if isinstance(status, int) and 100 <= status <= 599 else 0
+
+
 def _error_in(document: Mapping[str, Any]) -> tuple[str, str, Mapping[str, Any]]:
     """Returns code, message and the error object of an answer or event, whatever its shape."""
     error = document.get("error")
     if isinstance(error, str):
-        return error, str(document.get("message") or ""), document
+        message = document.get("message")
+        return error, message if isinstance(message, str) else "", document
     holder = error if isinstance(error, dict) else document
     code = holder.get("code") or document.get("code")
     kind = holder.get("type")
@@ -162,13 +171,11 @@ def _error_in(document: Mapping[str, Any]) -> tuple[str, str, Mapping[str, Any]]
 
 def _reset_in(error: Mapping[str, Any]) -> float | None:
     relative = error.get("resets_in_seconds")
-    if isinstance(relative, int | float) and 0 < relative <= _LONGEST_RESET:
-        return float(relative)
+    if isinstance(relative, int | float) and (told := _seconds(relative)):
+        return told
     absolute = error.get("resets_at")
-    if isinstance(absolute, int | float):
-        left = absolute - time.time()
-        if 0 < left <= _LONGEST_RESET:
-            return left
+    if isinstance(absolute, int | float) and (told := _seconds(_number(absolute) - time.time())):
+        return told
     message = error.get("message")
     return _hint_in(message) if isinstance(message, str) else None
 
@@ -179,15 +186,20 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 def _hint_in(message: str) -> float | None:
     found = _HINT.search(message)
-    return float(found[1]) * _UNITS[found[2].lower()] if found else None
+    return _seconds(_number(found[1]) * _UNITS[found[2].lower()]) if found else None
 
 
 def _seconds(value: Any) -> float | None:
+    seconds = _number(value)
+    return seconds if 0 < seconds <= bounds.LONGEST_TIME else None
+
+
+def _number(value: Any) -> float:
+    """Returns what can be read as a number; else NaN, which is in no range."""
     try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        return None
-    return seconds if 0 < seconds <= _LONGEST_RESET else None
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def usage_in(usage: Any) -> TokenUsage | None:
@@ -226,7 +238,7 @@ def credits_in_headers(headers: Mapping[str, str]) -> Credits | None:
     return Credits(
         has_credits=headers["x-codex-credits-has-credits"].lower() == "true",
         unlimited=headers.get("x-codex-credits-unlimited", "").lower() == "true",
-        balance=headers.get("x-codex-credits-balance", ""),
+        balance=bounds.text(headers.get("x-codex-credits-balance", ""), _LONGEST_BALANCE),
     )
 
 
@@ -251,35 +263,37 @@ def credits_in_event(document: Mapping[str, Any]) -> Credits | None:
     told = document.get("credits")
     if not isinstance(told, dict) or not _is_about_codex(document) or "has_credits" not in told:
         return None
-    balance = told.get("balance")
     return Credits(
         has_credits=told.get("has_credits") is True,
         unlimited=told.get("unlimited") is True,
-        balance="" if balance is None else str(balance),
+        balance=_balance(told.get("balance")),
     )
+
+
+def _balance(told: Any) -> str:
+    if isinstance(told, str):
+        return bounds.text(told, _LONGEST_BALANCE)
+    plausible = isinstance(told, int | float) and math.isfinite(_number(told))
+    return bounds.text(str(told), _LONGEST_BALANCE) if plausible else ""
 
 
 def _is_about_codex(document: Mapping[str, Any]) -> bool:
     names = (document.get(name) for name in ("limit_id", "metered_limit_name", "limit_name"))
-    return all(name in {None, "", "codex"} for name in names)
+    return all(name is None or (isinstance(name, str) and name in {"", "codex"}) for name in names)
 
 
 def _window(used: Any, minutes: Any, reset_at: Any) -> RateLimitWindow | None:
-    try:
-        used_percent, length = float(used), float(minutes) * 60.0
-    except (TypeError, ValueError):
+    used_percent, length = _number(used), _number(minutes) * 60.0
+    if not (0 <= used_percent <= 1000 and 0 < length <= bounds.LONGEST_TIME):
         return None
-    if not (0 <= used_percent <= 1000 and 0 < length <= _LONGEST_RESET):
-        return None
-    try:
-        left: float | None = float(reset_at) - time.time()
-    except (TypeError, ValueError):
-        left = None
-    if left is not None and not 0 <= left <= _LONGEST_RESET:
-        left = None
-    return RateLimitWindow(length=length, used_percent=min(used_percent, 100.0), resets_after=left)
+    left = _number(reset_at) - time.time()
+    return RateLimitWindow(
+        length=length,
+        used_percent=min(used_percent, 100.0),
+        resets_after=left if 0 <= left <= bounds.LONGEST_TIME else None,
+    )
 
 
 def _count(holder: Any, name: str) -> int:
     value = holder.get(name) if isinstance(holder, dict) else None
-    return value if isinstance(value, int) and value >= 0 else 0
+    return value if isinstance(value, int) and 0 <= value <= _MOST_TOKENS else 0

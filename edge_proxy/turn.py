@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from admission_client import bounds
 from admission_client.lease import AccountKind, AccountNeeds, Credits, RateLimitWindow, TokenUsage
 from edge_proxy.headers import TURN_STATE
 from edge_proxy.outcome import credits_in_event, usage_in, windows_in_event
@@ -23,7 +24,6 @@ ACCOUNT_RESPONSE_CREATES = "accounts/-/response_creates"
 TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "error"})
 _SILENT_PREFIX = "codex."
 _SESSION_HEADERS = ("session-id", "session_id", "x-codex-session-id", "x-codex-conversation-id")
-_LONGEST_KEY = 128
 _RESPONSE_ID = re.compile(rb'"id"\s*:\s*"([^"\\]{1,256})"')
 
 
@@ -63,7 +63,7 @@ class TurnRequest:
         """Returns what the turn's account must be, from body and headers."""
         turn_state = headers.get(TURN_STATE, "")
         return AccountNeeds(
-            model=self.model[:_LONGEST_KEY],
+            model=bounds.text(self.model),
             kind=kind,
             affinity_keys=affinity_keys(headers, self.prompt_cache_key),
             preferred_owner_key=opaque_key("turn", turn_state) if turn_state else "",
@@ -93,7 +93,7 @@ def response_key(response_id: str) -> str:
 def opaque_key(kind: str, value: str) -> str:
     """Returns a key of bounded length that stands for a client's value."""
     key = f"{kind}:{value}"
-    if len(key.encode("utf-8", "surrogatepass")) <= _LONGEST_KEY and value.isprintable():
+    if len(key.encode("utf-8", "surrogatepass")) <= bounds.LONGEST_TEXT and value.isprintable():
         return key
     return f"{kind}:sha256:{hashlib.sha256(value.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
