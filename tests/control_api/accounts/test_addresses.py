@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from control_api.accounts.addresses import AddressRefused, CheckedTransport, checked_base_url
 from control_api.errors import InputRefused
 from service_runtime.addresses import ALL_HOSTS, NO_PRIVATE_HOSTS, PrivateHosts
+from tests.control_api.running import eventually
 
 
 @pytest.mark.parametrize(
@@ -116,10 +117,11 @@ def test_a_private_host_may_be_allowed_by_name_alone():
 
 
 async def test_a_connection_that_was_opened_for_one_name_never_carries_another_at_the_same_address():
-    connections = []
+    connections: list[list[str]] = []
+    closed = []
 
     async def serve(reader, writer):
-        hosts = []
+        hosts: list[str] = []
         connections.append(hosts)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
@@ -127,6 +129,7 @@ async def test_a_connection_that_was_opened_for_one_name_never_carries_another_a
                 hosts.append(head.partition(b"ost: ")[2].partition(b":")[0].decode())
                 writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
         writer.close()
+        closed.append(hosts)
 
     async def resolve(_host, _port):
         return ["127.0.0.1"]
@@ -137,5 +140,6 @@ async def test_a_connection_that_was_opened_for_one_name_never_carries_another_a
     async with server, httpx.AsyncClient(transport=transport, trust_env=False) as client:
         for name in ("a.test", "b.test", "a.test"):
             await client.get(f"http://{name}:{port}/")
+    await eventually(lambda: len(closed) == len(connections))
 
     assert connections == [["a.test", "a.test"], ["b.test"]]
