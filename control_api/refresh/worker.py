@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -13,7 +14,15 @@ from sqlmodel import select
 
 from control_api.accounts.models import Account
 from control_api.database import Database
-from control_api.errors import Conflict, DatabaseError, NotFound, RefreshError
+from control_api.errors import (
+    Conflict,
+    ControlError,
+    DatabaseError,
+    NotFound,
+    RefreshError,
+    RefreshFailed,
+    RefreshOverloaded,
+)
 from control_api.refresh.models import RefreshIntent
 from control_api.refresh.schedule import is_due
 from control_api.refresh.service import RefreshService
@@ -22,6 +31,21 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY = 5.0
 BACKOFF_FIRST = 2.0
 BACKOFF_MAX = 3_600.0
+BACKOFF_MAX_OUTSIDE = 60.0
+"""For trouble that says nothing about the account: it may be over at any moment, and the token expires meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Backoff:
+    """Holds for one token, and ends when that is rejected meanwhile."""
+
+    fingerprint: str
+    rejected_version: int
+    tries: int
+    until: float
+
+    def concerns(self, account: Account) -> bool:
+        return self.fingerprint == account.refresh_token_sha256 and self.rejected_version == account.rejected_version
 
 
 class RefreshWorker:
@@ -41,7 +65,7 @@ class RefreshWorker:
         self._random = source or random.Random()  # noqa: S311 (jitter, not secrets)
         self._woken = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._backoff: dict[str, tuple[str, int, float]] = {}
+        self._backoff: dict[str, _Backoff] = {}
 
     def wake(self) -> None:
         """Makes the worker look now: a credential was rejected."""
@@ -71,12 +95,13 @@ class RefreshWorker:
         # nothing is exchanged again when a newer one is in force by then.
         async with self._database.read() as session:
             accounts = (await session.exec(select(Account))).all()
-            interrupted = frozenset((await session.exec(select(RefreshIntent.account_id))).all())
+            intents = (await session.exec(select(RefreshIntent))).all()
+        interrupted = {(intent.account_id, intent.refresh_token_sha256) for intent in intents}
         now = self._now()
         for account in accounts:
             if account.id in self._running or self._waits(account, now):
                 continue
-            if account.id in interrupted:
+            if (account.id, account.refresh_token_sha256) in interrupted:  # else it was of an older token
                 self._begin(account, "an earlier exchange was interrupted")
             elif is_due(account, now):
                 rejected = account.rejected_version == account.credential_version
@@ -90,8 +115,8 @@ class RefreshWorker:
     async def _one(self, account: Account, reason: str) -> None:
         try:
             await self._refresh.refresh(account.id, reason=reason, rejected_version=account.credential_version)
-        except (RefreshError, Conflict, NotFound, DatabaseError):
-            self._back_off(account)  # the service has logged why
+        except (RefreshError, Conflict, NotFound, DatabaseError) as error:
+            self._back_off(account, error)  # the service has logged why
         else:
             self._backoff.pop(account.id, None)
 
@@ -99,11 +124,20 @@ class RefreshWorker:
         self._running.pop(account_id, None)
 
     def _waits(self, account: Account, now: float) -> bool:
-        fingerprint, _, until = self._backoff.get(account.id, ("", 0, 0.0))
-        return fingerprint == account.refresh_token_sha256 and now < until
+        backoff = self._backoff.get(account.id)
+        return backoff is not None and backoff.concerns(account) and now < backoff.until
 
-    def _back_off(self, account: Account) -> None:
-        fingerprint, tries, _ = self._backoff.get(account.id, ("", 0, 0.0))
-        tries = tries + 1 if fingerprint == account.refresh_token_sha256 else 1
-        delay = min(BACKOFF_MAX, BACKOFF_FIRST * 2.0 ** min(tries - 1, 12)) * self._random.uniform(0.8, 1.2)
-        self._backoff[account.id] = (account.refresh_token_sha256, tries, self._now() + delay)
+    def _back_off(self, account: Account, error: ControlError) -> None:
+        before = self._backoff.get(account.id)
+        tries = before.tries + 1 if before is not None and before.concerns(account) else 1
+        longest = BACKOFF_MAX_OUTSIDE if _is_outside(error) else BACKOFF_MAX
+        delay = min(longest, BACKOFF_FIRST * 2.0 ** min(tries - 1, 12)) * self._random.uniform(0.8, 1.2)
+        self._backoff[account.id] = _Backoff(
+            account.refresh_token_sha256, account.rejected_version, tries, self._now() + delay
+        )
+
+
+def _is_outside(error: ControlError) -> bool:
+    if isinstance(error, RefreshOverloaded | DatabaseError):
+        return True
+    return isinstance(error, RefreshFailed) and error.code in {"auth_unreachable", "database"}

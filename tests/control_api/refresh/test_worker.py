@@ -2,6 +2,8 @@ import random
 
 import pytest
 
+from control_api.accounts.identity import fingerprint
+from control_api.errors import AuthUnreachable, DatabaseAway, RefreshOverloaded
 from control_api.refresh.models import RefreshIntent
 from control_api.refresh.worker import RefreshWorker
 from tests.control_api.running import eventually
@@ -75,6 +77,65 @@ async def test_a_refresh_that_fails_is_tried_again_later_and_later(parts, worker
 
     assert attempts[-1] < 10
     assert (await parts.accounts.get(account_id)).status == "active"
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        AuthUnreachable("refused", sent=False),
+        AuthUnreachable("no answer", sent=True),
+        RefreshOverloaded("full", code="refresh_overloaded"),
+        DatabaseAway("gone"),
+    ],
+)
+async def test_after_trouble_that_is_not_the_accounts_the_next_attempt_is_never_far(
+    parts, worker, monkeypatch, trouble
+):
+    account_id, _ = await parts.sign_in()
+    exchange = parts.auth_server.refresh
+
+    async def refuse(_refresh_token):
+        raise trouble
+
+    monkeypatch.setattr(parts.auth_server, "refresh", refuse)
+    for _ in range(20):
+        await settled(parts, worker)
+        parts.clock.forward(80)
+    monkeypatch.setattr(parts.auth_server, "refresh", exchange)
+
+    await settled(parts, worker)
+
+    assert await version_of(parts, account_id) == 2
+
+
+async def test_a_new_rejection_does_not_wait_for_the_end_of_a_backoff(parts, worker):
+    account_id, simulated = await parts.sign_in()
+    await parts.simulator.change(simulated, simulate="status=429", on="refresh")
+    for _ in range(8):
+        await settled(parts, worker)
+        parts.clock.forward(200)
+    await parts.simulator.http.delete(f"/__simulate/accounts/{simulated}")
+    await settled(parts, worker)
+    waiting = await version_of(parts, account_id)
+    async with parts.database.write() as session:
+        account = await parts.accounts.load(session, account_id)
+        account.rejected_version = account.credential_version
+        session.add(account)
+
+    await settled(parts, worker)
+
+    assert (waiting, await version_of(parts, account_id)) == (1, 2)
+
+
+async def test_an_interrupted_exchange_of_an_older_token_asks_for_nothing(parts, worker):
+    account_id, _ = await parts.sign_in(access_token_ttl=5 * 86_400)
+    parts.clock.now = (await parts.accounts.get(account_id)).credential_obtained_at + 60
+    async with parts.database.write() as session:
+        session.add(RefreshIntent(account_id=account_id, refresh_token_sha256=fingerprint("older"), started_at=1.0))
+
+    await settled(parts, worker)
+
+    assert await parts.simulator.exchanges() == []
 
 
 async def test_an_interrupted_exchange_whose_token_is_still_good_is_repeated_at_start(parts, worker):
