@@ -5,8 +5,8 @@ Rules:
    only its future along. What ends a flight is handed over as a value, also to callers that come during the hand-off.
 2. The `token_refresh` seat is taken inside the flight, once, and given back before anything is stored.
 3. Before the exchange an intent row is committed; what comes of the exchange is compared and set on the hash of the
-   refresh token, in the transaction that removes the row. A rotated token is kept in memory and retried until the
-   database takes it.
+   refresh token, in the transaction that removes the row. The row stays while nobody knows whether the token was used,
+   whatever later attempts meet. A rotated token is kept in memory and retried until the database takes it.
 4. A permanent failure counts only if the row still holds the token that failed: a newer one wins.
 5. Nothing outlives the service: a new one starts without flights and without remembered failures.
 """
@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import structlog
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -142,10 +143,16 @@ class RefreshService:
     async def _refresh_row(self, account: Account, reason: str) -> Refreshed:
         _check_refreshable(account)
         key = (account.id, account.refresh_token_sha256)
-        # No await from here to the flight: who arrives now either joins it or starts it.
         done = self._successes.get(key)
         if done is not None and done.credential_version > account.credential_version:
-            return done  # our look at the row is older than the rotation
+            # Our look at the row is older than the rotation; or the account was deleted, and came back with this token.
+            async with self._database.read() as session:
+                account = await self._accounts.load(session, account.id)
+            if account.refresh_token_sha256 != key[1]:
+                return done if done.credential_version == account.credential_version else _newer(account)
+            self._successes.pop(key, None)
+            _check_refreshable(account)
+        # No await from here to the flight: who arrives now either joins it or starts it.
         if (failure := self._remembered_failure(key)) is not None:
             raise _copy(failure)
         flight = self._flights.get(key) or self._start(key, self._accounts.refresh_token(account), reason)
@@ -214,7 +221,7 @@ class RefreshService:
                 with self._metrics.refresh_seconds.time():
                     tokens = await self._auth_server.refresh(refresh_token)
         except AuthUnreachable as error:
-            if not error.sent:
+            if not (error.sent or flight.interrupted):
                 await self._forget_intent(key)
             raise RefreshFailed(str(error), code=error.code, retry_after=error.retry_after) from None
         except AuthRefused as refused:
@@ -295,7 +302,8 @@ class RefreshService:
             account = await self._accounts.load(session, account_id, lock=True)
             if account.refresh_token_sha256 != fingerprint:
                 return _newer(account)
-            await self._remove_intent(session, account_id)
+            if event is not None or not (flight.interrupted or _leaves_open(refused)):
+                await self._remove_intent(session, account_id)
             if event is not None:
                 lost = " (an earlier exchange was interrupted, and its answer lost)" if flight.interrupted else ""
                 await self._accounts.change(session, account, event, reason=refused.code + lost)
@@ -334,6 +342,11 @@ class RefreshService:
 
 def _newer(account: Account) -> Refreshed:
     return Refreshed(account_id=account.id, credential_version=account.credential_version)
+
+
+def _leaves_open(refused: AuthRefused) -> bool:
+    # The auth server may have used the token up before it failed, or before it said what we cannot read.
+    return refused.status >= HTTPStatus.INTERNAL_SERVER_ERROR or refused.code == "invalid_response"
 
 
 def _check_refreshable(account: Account) -> None:

@@ -1,13 +1,23 @@
 import asyncio
 
+import httpx
 import pytest
 
 from admission_client.lease import Denial, DenialReason
 from admission_client.memory import MemoryAdmission
 from admission_client.policy import ResourceSettings
-from control_api.accounts.identity import Tokens, fingerprint, sign_in
+from control_api.accounts.identity import Tokens, fingerprint, read_auth_json, sign_in
 from control_api.accounts.models import Account
-from control_api.errors import Conflict, DatabaseBusy, NotFound, RefreshDead, RefreshFailed, RefreshOverloaded
+from control_api.errors import (
+    AuthRefused,
+    AuthUnreachable,
+    Conflict,
+    DatabaseBusy,
+    NotFound,
+    RefreshDead,
+    RefreshFailed,
+    RefreshOverloaded,
+)
 from control_api.local_seats import LocalSeats
 from tests.control_api.running import eventually
 
@@ -62,6 +72,21 @@ async def test_a_caller_that_comes_with_an_old_look_at_the_row_gets_the_finished
 
     assert late.credential_version == 2
     assert await parts.simulator.exchanges() == [1]
+
+
+async def test_a_finished_result_does_not_outlive_its_account(parts):
+    made = await parts.simulator.account()
+    file = read_auth_json(httpx.Response(200, json=made["auth_json"]).content)
+    account_id = (await parts.accounts.accept(file, source="imported")).account.id
+    await parts.refresh.refresh(account_id, reason="test")
+    await parts.accounts.delete(account_id)
+    await parts.accounts.accept(file, source="imported")
+
+    with pytest.raises(RefreshDead) as failure:
+        await parts.refresh.refresh(account_id, reason="test")
+
+    assert failure.value.code == "refresh_token_reused"
+    assert (await parts.accounts.get(account_id)).status == "reauth_required"
 
 
 async def test_a_cancelled_caller_does_not_cancel_the_refresh_of_the_others(parts, gate):
@@ -146,6 +171,60 @@ async def test_a_broken_connection_is_not_remembered(parts, monkeypatch):
 
     assert failure.value.code == "auth_unreachable"
     assert refreshed.rotated
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        AuthUnreachable("refused", sent=False),
+        AuthRefused("unavailable", code="http_503", status=503),
+        AuthRefused("slow down", code="http_429", status=429),
+    ],
+)
+async def test_a_lost_answer_is_not_forgotten_when_the_next_attempt_comes_to_nothing(parts, monkeypatch, then):
+    account_id, _ = await parts.sign_in()
+    exchange = parts.auth_server.refresh
+
+    async def answer_lost(refresh_token):
+        await exchange(refresh_token)
+        raise AuthUnreachable("lost", sent=True)
+
+    async def nothing(_refresh_token):
+        raise then
+
+    for attempt in (answer_lost, nothing):
+        monkeypatch.setattr(parts.auth_server, "refresh", attempt)
+        with pytest.raises(RefreshFailed):
+            await parts.refresh.refresh(account_id, reason="test")
+    monkeypatch.setattr(parts.auth_server, "refresh", exchange)
+    parts.clock.forward(6)
+    with pytest.raises(RefreshDead):
+        await parts.refresh.refresh(account_id, reason="test")
+
+    assert "interrupted" in (await parts.accounts.get(account_id)).status_reason
+
+
+@pytest.mark.parametrize(
+    ("refused", "remembered"),
+    [
+        (AuthRefused("failed", code="http_500", status=500), True),
+        (AuthRefused("no token in it", code="invalid_response", status=200), True),
+        (AuthRefused("slow down", code="http_429", status=429), False),
+    ],
+)
+async def test_an_answer_that_leaves_open_whether_the_token_was_used_keeps_the_intent(
+    parts, monkeypatch, refused, remembered
+):
+    account_id, _ = await parts.sign_in()
+
+    async def refuse(_refresh_token):
+        raise refused
+
+    monkeypatch.setattr(parts.auth_server, "refresh", refuse)
+    with pytest.raises(RefreshFailed):
+        await parts.refresh.refresh(account_id, reason="test")
+
+    assert (await parts.open_intents() == [account_id]) is remembered
 
 
 async def test_a_dead_refresh_token_means_signing_in_again_with_the_reason_in_the_history(parts):
