@@ -69,14 +69,6 @@ class Shape:
     fixed: tuple[Resource, ...] | None = None
     """All parts, when none of them depends on key or account."""
 
-    @property
-    def first(self) -> Family | None:
-        """The family of the first part."""
-        if not self.parts:
-            return None
-        first = self.parts[0]
-        return first.family if isinstance(first, Resource) else first
-
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -94,6 +86,7 @@ class Catalogue:
         self.version = 0
         self.resources: dict[str, Resource] = {}
         self.families: dict[str, Family] = {name: Family(name) for name in (*ACCOUNT_FAMILIES, KEY_FAMILY)}
+        """Those that a policy has named, for good: there are as many as operators think of."""
         self.selector = Selector(random)
         self._settings = PolicySettings()
         self._keys: dict[str, Key] = {}
@@ -115,7 +108,8 @@ class Catalogue:
         return shape
 
     def adopt(self, name: str, now: float) -> Resource | None:
-        """Returns a resource that a holder claims a lease on, made when the policy does not know it (yet).
+        """Returns a resource that a holder claims a lease on, made when the policy does not know it (yet): closed, and
+        with a family that is in no list, so that nothing is left of it once it is unused.
 
         None for a name that can be none.
         """
@@ -124,12 +118,16 @@ class Catalogue:
             return found
         kind, _, rest = name.partition("/")
         if kind in ("lanes", "stages") and ID.match(rest):
-            return self._resource(name, self._family(name), now)
-        owner, _, what = rest.partition("/")
-        family = self.families.get(f"{kind}/-/{what}")
-        if family is None or not ID.match(owner):
-            return None
-        return self._resource(name, family, now)
+            family = self.families.get(name) or Family(name)
+        else:
+            owner, _, what = rest.partition("/")
+            known = self.families.get(f"{kind}/-/{what}")
+            if known is None or not ID.match(owner):
+                return None
+            family = known
+        resource = self._resource(name, family, now)
+        self._configure(resource)
+        return resource
 
     def forget_unused(self, resource: Resource) -> None:
         """Drops a resource that the policy does not know once nobody holds a seat of it."""
@@ -280,7 +278,8 @@ class Catalogue:
     def _family(self, name: str) -> Family:
         family = self.families.get(name)
         if family is None:
-            family = self.families[name] = Family(name)
+            claimed = self.resources.get(name)
+            family = self.families[name] = claimed.family if claimed is not None else Family(name)
         return family
 
     def _look_up(self, names: tuple[str, ...]) -> Shape:

@@ -37,7 +37,7 @@ from admission_server.decisions import (
 from admission_server.events import Event, LeaseReclaimed, Refused, Resynced, SessionEnded
 from admission_server.policy import KEY_FAMILY, PolicyDelta, PolicySnapshot
 from admission_server.queueing import FairQueue
-from admission_server.resources import Granted, Holdings, Kind, Lease, Resource
+from admission_server.resources import Family, Granted, Holdings, Kind, Lease, Resource
 from admission_server.selection import NO_NEEDS, Pick, Pool, Unservable
 from admission_server.sessions import Buckets, Session, Withdrawn
 from admission_server.waiting import Waiter, family_of, refusal
@@ -117,6 +117,8 @@ class Ledger:
         self.draining = False
         self.overloaded = False
         self.mismatches = 0
+        self.denied: dict[Reason, int] = {}
+        """Refusals of acquires whose first resource no policy has named."""
         self.adopted = 0
         self.reclaimed: dict[EndReason, int] = {}
         self.ended: dict[EndReason, int] = {}
@@ -371,6 +373,7 @@ class Ledger:
 
     def _answer_again(self, session: Session, acquire: Acquire, known: "Granted | Denied | Waiter | Withdrawn") -> None:
         if type(known) is Withdrawn:
+            self._count_denial(self.catalogue.families.get(acquire.resources[0]), Reason.WITHDRAWN)
             self._post(session, Denied(request_id=acquire.request_id, reason=Reason.WITHDRAWN))
         elif type(known) is not Waiter:
             self._post(session, known)  # type: ignore[arg-type]  # what is left is an answer
@@ -675,14 +678,17 @@ class Ledger:
         denied = refusal(waiter, reason, at=at, until=until, now=now, random=self._random)
         session = waiter.session
         session.remember_refusal(denied)
-        family = family_of(at) or waiter.shape.first
-        if family is not None:
-            family.count_denial(reason)
-            if waited_ahead:
-                family.waits.observe(now - waiter.arrived)
+        family = family_of(at) or self.catalogue.families.get(waiter.acquire.resources[0])
+        self._count_denial(family, reason)
+        if family is not None and waited_ahead:
+            family.waits.observe(now - waiter.arrived)
         self._post(session, denied)
         self._events.append(Refused(session, denied))
         return False
+
+    def _count_denial(self, family: Family | None, reason: Reason) -> None:
+        denied = self.denied if family is None else family.denied
+        denied[reason] = denied.get(reason, 0) + 1
 
     # --- ending ------------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from admission_server.ledger import Ledger
-from admission_server.resources import SECONDS, Family, Histogram
+from admission_server.resources import SECONDS, Family, Histogram, Resource
 from admission_server.signals import SignalBoard
+
+OTHER = "other"
+"""The label of all resources that no policy has named: holders choose those names, and may choose many."""
 
 
 class LoopLag:
@@ -52,6 +55,10 @@ class LedgerMetrics(Collector):
     def _families(self) -> list[Family]:
         return [self._ledger.catalogue.families[name] for name in sorted(self._ledger.catalogue.families)]
 
+    def _label(self, resource: Resource) -> str:
+        name = resource.family.name
+        return name if name in self._ledger.catalogue.families else OTHER
+
     def _decisions(self) -> Iterator[Metric]:
         decisions = CounterMetricFamily(
             "sluicegate_admission_decisions",
@@ -70,6 +77,8 @@ class LedgerMetrics(Collector):
                 decisions.add_metric((family.name, "denied", reason.value), count)
             waits.add_metric((family.name,), *_buckets(family.waits))
             holds.add_metric((family.name,), *_buckets(family.holds))
+        for reason, count in self._ledger.denied.copy().items():
+            decisions.add_metric((OTHER, "denied", reason.value), count)
         yield from (decisions, waits, holds)
 
     def _seats(self) -> Iterator[Metric]:
@@ -78,7 +87,7 @@ class LedgerMetrics(Collector):
         overdraft: dict[str, int] = {}
         waiting: dict[str, int] = {}
         for resource in list(self._ledger.catalogue.resources.values()):
-            name = resource.family.name
+            name = self._label(resource)
             held[name] = held.get(name, 0) + len(resource.leases)
             limit[name] = limit.get(name, 0) + resource.settings.limit
             overdraft[name] = overdraft.get(name, 0) + resource.overdraft

@@ -110,10 +110,6 @@ class Family:
         """How many acquires may wait at once for any of the family."""
         return self.defaults.queue_limit or DEFAULT_QUEUE_LIMIT
 
-    def count_denial(self, reason: Reason) -> None:
-        """Counts one refusal."""
-        self.denied[reason] = self.denied.get(reason, 0) + 1
-
 
 class Resource:
     """One limit on seats.

@@ -600,3 +600,39 @@ def test_every_denial_that_waiting_can_mend_says_for_how_long():
     retry_after = bench.refuse(session, STAGE).retry_after
     assert retry_after is not None
     assert 1 <= retry_after <= 32
+
+
+# --- what a policy does not know -------------------------------------------------------------------------------------
+
+
+def claims(*names: str, epoch: int = 2) -> HeldList:
+    return HeldList(
+        seen=0,
+        leases=tuple(HeldLease(lease_id=(epoch << 40) + i, resource=name) for i, name in enumerate(names, start=1)),
+    )
+
+
+def test_what_a_holder_claims_on_unknown_names_is_gone_with_its_last_lease():
+    bench = lane(1)
+    before = set(bench.ledger.catalogue.resources), set(bench.ledger.catalogue.families)
+    for i in range(3):
+        held = claims(f"lanes/mine_{i}", f"stages/mine_{i}", f"accounts/gone_{i}/streams", f"keys/gone_{i}/streams")
+        session = bench.ledger.open(f"session_{i}", instance="edge-1/0", role="edge", held=held).session
+        assert len(session.leases) == 4
+        bench.ledger.close(session)
+
+    assert (set(bench.ledger.catalogue.resources), set(bench.ledger.catalogue.families)) == before
+
+
+def test_a_resource_that_was_claimed_before_its_policy_came_is_the_policys_from_then_on():
+    bench = Bench(settings("lanes/other", 1))
+    bench.ledger.open("session_1", instance="edge-1/0", role="edge", held=claims(LANE))
+    closed = bench.ledger.catalogue.resources[LANE].settings.paused
+    bench.push(settings(LANE, 2), fair_share_threshold_percent=0)
+    session = bench.session("edge-2/0")
+    bench.grant(session, LANE)
+    denied = bench.refuse(session, LANE)
+
+    assert closed
+    assert (denied.reason, denied.held) == (Reason.LANE_FULL, 2)
+    assert bench.ledger.catalogue.families[LANE].denied == {Reason.LANE_FULL: 1}
