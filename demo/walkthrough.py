@@ -96,6 +96,7 @@ The Codex CLI: put this into a config.toml, its folder into CODEX_HOME, and run
   name = "OpenAI"
   base_url = "{client.endpoints.edge}/backend-api/codex"
   wire_api = "responses"
+  supports_websockets = true
   env_key = "SLUICEGATE_KEY"
 
 What the admission server thinks right now:

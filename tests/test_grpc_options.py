@@ -1,4 +1,4 @@
-"""gRPC ignores an option whose name it does not know, without a word; so the names we pass are held against its core."""
+"""gRPC ignores an option whose name it does not know, without a word: so our names are held against its core."""
 
 import re
 from pathlib import Path
