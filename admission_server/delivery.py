@@ -11,7 +11,7 @@ import structlog
 
 from admission_server.decisions import Denied, EndReason, Failed
 from admission_server.errors import CallError, SessionEndedByServer, SessionSuperseded
-from admission_server.events import Event, LeaseReclaimed, Refused, Resynced, SessionEnded
+from admission_server.events import Event, GivenUp, LeaseReclaimed, Refused, Resynced, SessionEnded
 from admission_server.ledger import Ledger
 from admission_server.resources import Granted
 from admission_server.sessions import Session
@@ -122,6 +122,9 @@ class Delivery:
                 self._denials.note(session, denied)
             case SessionEnded(session, reason, reclaimed):
                 self._note_end(session, reason, reclaimed)
+            case GivenUp(session_id):
+                log.warning("missing session given up", session_id=session_id)
+                self._remember()
             case LeaseReclaimed(lease, reason, held_for):
                 log.warning(
                     "lease reclaimed",

@@ -43,4 +43,11 @@ class Resynced:
     dropped: int
 
 
-Event = SessionEnded | LeaseReclaimed | Refused | Resynced
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A session that was missing since the restart is not waited for any more."""
+
+    session_id: str
+
+
+Event = SessionEnded | GivenUp | LeaseReclaimed | Refused | Resynced

@@ -34,7 +34,7 @@ from admission_server.decisions import (
     HeldList,
     Reason,
 )
-from admission_server.events import Event, LeaseReclaimed, Refused, Resynced, SessionEnded
+from admission_server.events import Event, GivenUp, LeaseReclaimed, Refused, Resynced, SessionEnded
 from admission_server.policy import KEY_FAMILY, PolicyDelta, PolicySnapshot
 from admission_server.queueing import FairQueue
 from admission_server.resources import Family, Granted, Holdings, Kind, Lease, Resource
@@ -44,7 +44,7 @@ from admission_server.waiting import Waiter, family_of, refusal
 
 BUCKET = 0.25
 PAUSE = 0.5
-"""A gap between two ticks longer than this is a pause of the process: nobody could have been heard in it."""
+"""What a gap between two ticks is longer than this, was a pause of the process: nobody could have been heard in it."""
 OVERHELD_EVERY = 1.0
 REMEMBERED_SESSIONS = 10_000
 
@@ -143,13 +143,10 @@ class Ledger:
     def now(self) -> float:
         """Returns the time as deadlines count it: without the time in which this process was paused.
 
-        After a pause the clock stands still until the next tick has noticed: what is handled before that, with a time
-        that is about to be taken back, would be given a deadline too late by the length of the pause.
+        After a pause it stands still until the next tick: a deadline that was made with the time of a pause in it would
+        be too late by the length of the pause.
         """
-        clock = self._clock()
-        if clock - self._last_tick > PAUSE:
-            clock = self._last_tick
-        return clock - self._paused_for
+        return min(self._clock(), self._last_tick + PAUSE) - self._paused_for
 
     def take_mail(self) -> list[Session]:
         """Returns the sessions that got mail since the last call; `Session.take_mail` empties a mailbox."""
@@ -267,8 +264,7 @@ class Ledger:
             return self._end_session(session, EndReason.FORGOTTEN)
         if session_id not in self.recovering:
             return None
-        _remember(self._lapsed, session_id)
-        self._back(session_id)
+        self._give_up(session_id)
         return 0
 
     # --- acquire and release -----------------------------------------------------------------------------------------
@@ -343,15 +339,13 @@ class Ledger:
     def tick(self) -> None:
         """Does what time does: call it several times a second, after pending messages were read where that is known."""
         clock = self._clock()
-        gap = clock - self._last_tick
+        # Of a pause, so much counts all the same: for a server that is late all the time, time must not stand still.
+        self._paused_for += max(0.0, clock - self._last_tick - PAUSE)
         self._last_tick = clock
-        if gap > PAUSE:
-            self._paused_for += gap
         now = self.now()
         if self.recovering and now >= self.recovered_by:
             for session_id in list(self.recovering):
-                _remember(self._lapsed, session_id)
-                self._back(session_id)
+                self._give_up(session_id)
         for account in self.catalogue.selector.due(now):
             self._wake_account(account, now)
         while self._deadlines and self._deadlines[0][0] <= now:
@@ -759,6 +753,11 @@ class Ledger:
             self._end_session(old, EndReason.SUPERSEDED)
         for session_id in [i for i, name in self.recovering.items() if name == instance]:
             self._back(session_id)
+
+    def _give_up(self, session_id: str) -> None:
+        _remember(self._lapsed, session_id)
+        self._events.append(GivenUp(session_id))
+        self._back(session_id)
 
     def _back(self, session_id: str) -> None:
         """A session that was missing since the restart is accounted for. With the last one, deciding begins."""

@@ -2,6 +2,7 @@ from structlog.testing import capture_logs
 
 from admission_server.delivery import Delivery, Stream
 from admission_server.errors import SessionEndedByServer, SessionSuperseded
+from admission_server.ledger import Terms
 from tests.admission_server.bench import LANE, STAGE, Bench, settings
 
 
@@ -97,3 +98,17 @@ async def test_heartbeats_that_pile_up_are_acknowledged_by_the_last():
 
     assert stream.ack == (2, (11, 12))
     assert stream.wake.is_set()
+
+
+async def test_a_missing_session_that_is_given_up_is_remembered_no_more():
+    bench = Bench(settings(LANE, 5))
+    delivery, remembered = delivery_of(bench)
+    bench.ledger.recovering |= {"session_1": "edge-1/0", "session_2": "edge-2/0"}
+    by_hand = bench.ledger.forget("session_1")
+    delivery.deliver()
+    after_one = len(remembered)
+    bench.wait(Terms().ttl + Terms().grace + 0.1)
+    delivery.deliver()
+
+    assert (by_hand, after_one, len(remembered)) == (0, 1, 2)
+    assert not bench.ledger.recovering

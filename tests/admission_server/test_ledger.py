@@ -450,6 +450,23 @@ def test_a_pause_of_the_server_ends_nobody():
     assert bench.held(LANE) == 0
 
 
+def test_time_goes_on_for_a_server_that_is_late_all_the_time():
+    bench = Bench(settings(STAGE, 1, max_wait=2.0))
+    session = bench.session()
+    bench.grant(session, STAGE)
+    waiting = bench.ask(session, STAGE)
+    for _ in range(5):
+        bench.clock += 0.6
+        bench.ledger.tick()
+    answer = answer_to(session, waiting)
+    for _ in range(60):
+        bench.clock += 0.6
+        bench.ledger.tick()
+
+    assert reason(answer) is Reason.STAGE_FULL
+    assert not bench.ledger.sessions
+
+
 def test_a_pause_extends_waits_as_well():
     bench = Bench(settings(STAGE, 1, max_wait=2.0))
     session = bench.session()
