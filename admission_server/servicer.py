@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from random import Random
 from typing import Any
 
+import grpc.aio
 import structlog
 from admission.v1 import admission_pb2 as pb
 from admission.v1 import admission_service_pb2 as session_pb
@@ -103,16 +104,19 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
             if reader.done():
                 # The holder has said everything. What it is owed, it is still told.
                 stream.finish(_failure_of(reader))
-                await writer
+                await asyncio.wait({writer})
         finally:
             reader.cancel()
             writer.cancel()
             self._delivery.detach(stream)
             _, broken = await asyncio.gather(reader, writer, return_exceptions=True)
-        if isinstance(broken, Exception):
+        if isinstance(broken, grpc.aio.BaseError):
             # The holder is gone in the middle of a message. Its session lives on, and its answers will be sent again.
             log.debug("stream broke", session_id=stream.session.session_id, problem=repr(broken))
             return
+        if isinstance(broken, Exception):
+            log.error("message cannot be written", session_id=stream.session.session_id, exc_info=broken)
+            raise broken
         if stream.closed_by is not None:
             await abort(context, stream.closed_by)
 
@@ -227,10 +231,17 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
             session_id = request.session_id or f"unary_{secrets.token_hex(12)}"
             check_session_id(session_id, "session_id")
             opened = self._open(session_id, request.instance, self._role(context), unary=True)
+            self._delivery.deliver()
+            try:
+                await self._remember()
+            except CallError:
+                if not opened.resumed:
+                    # Nobody is told of it, so nobody would ever close it.
+                    self._ledger.close(opened.session)
+                    self._delivery.deliver()
+                raise
         except CallError as error:
             await abort(context, error)
-        self._delivery.deliver()
-        await self._remember()
         return session_pb.OpenSessionResponse(session_id=session_id, welcome=self._welcome(opened))
 
     async def Heartbeat(  # noqa: N802

@@ -8,6 +8,7 @@ from admission.v1 import admission_pb2 as pb
 from admission.v1 import admission_service_pb2 as session_pb
 from admission.v1 import state_service_pb2 as state_pb
 from google.protobuf.duration_pb2 import Duration
+from structlog.testing import capture_logs
 
 from admission_server import wire
 from tests.admission_server.running import WITHIN, account, acquire_of, eventually, limit, metadata, running_server
@@ -367,3 +368,19 @@ async def test_a_withdrawal_of_what_cannot_have_been_asked_for_is_not_remembered
         remembered = list(running.server.ledger.sessions[holder.session_id].withdrawals)
 
     assert remembered == ["short"]
+
+
+async def test_a_message_that_cannot_be_written_is_an_error_and_not_the_end_in_order(running, monkeypatch):
+    await running.policy()
+    with capture_logs() as logs:
+        async with running.holder() as holder:
+            monkeypatch.setattr("admission_server.servicer.fill_answer", _unwritable)
+            await holder.say(acquires=[acquire_of("lanes/proxy_http")])
+            error = await holder.over()
+
+    assert error.code() is grpc.StatusCode.UNKNOWN
+    assert [entry["log_level"] for entry in logs if entry["event"] == "message cannot be written"] == ["error"]
+
+
+def _unwritable(*_args, **_fields):
+    raise ValueError("a field that cannot hold its value")

@@ -1,6 +1,7 @@
 """The unary calls over a real socket: the same semantics for holders of few leases."""
 
 import asyncio
+import shutil
 
 import grpc
 import pytest
@@ -166,3 +167,12 @@ async def test_unary_calls_may_not_take_over_a_session_with_a_stream(running):
 
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert beaten.HasField("heartbeat_ack")
+
+
+async def test_a_session_that_cannot_be_written_down_is_not_opened(running, tmp_path):
+    shutil.rmtree(tmp_path / "state")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await running.unary.OpenSession(session_pb.OpenSessionRequest(instance="script-1"), metadata=EDGE)
+
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert not running.server.ledger.sessions
