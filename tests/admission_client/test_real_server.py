@@ -1,12 +1,21 @@
 """The client with the real server, on real sockets: restarts, silence, two holders of one name, policy and state."""
 
 import asyncio
+import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from admission_client.errors import AdmissionUnavailable, Denied, PolicyRefused, SessionSuperseded, UnknownSession
-from admission_client.lease import AccountKind, AccountNeeds, AccountReport, DenialReason, Outcome, TokenUsage
+from admission_client.errors import (
+    AcquireRejected,
+    AdmissionUnavailable,
+    Denied,
+    PolicyRefused,
+    SessionSuperseded,
+    UnknownSession,
+)
+from admission_client.lease import AccountKind, AccountNeeds, AccountReport, Credits, DenialReason, Outcome, TokenUsage
 from admission_client.policy import AccountPolicy, AccountStatus, KeyPolicy, Policy, ResourceSettings
 from admission_client.session import AdmissionClient
 from admission_client.state import StateReader
@@ -54,6 +63,30 @@ async def test_a_turn_gets_its_account_with_its_credential():
             assert "secret-token" not in repr(work.account)
 
         await eventually(lambda: not server.held("accounts/acc_1/streams"))
+
+
+async def test_what_cannot_be_said_costs_nobody_else_the_session():
+    strange: list[dict[str, Any]] = [
+        {"outcome": Outcome.TRANSIENT_ERROR, "status": 2**40, "code": "\ud800"},
+        {"outcome": Outcome.RATE_LIMITED, "resets_after": math.inf},
+        {"usage": TokenUsage(input_tokens=10**30), "credits": Credits(balance="\udcff")},
+        {"outcome": Outcome.SUCCEEDED, "resets_after": "soon"},
+    ]
+    async with running_server() as server, server.controlled_by(POLICY), edge(server) as client:
+        for fields in strange:
+            client.report(AccountReport(account_id="acc_1", **fields))
+        await client.wait_until_ready(5)
+        for fields in strange:
+            client.report(AccountReport(account_id="acc_1", **fields))
+        async with client.acquire(["lanes/proxy_http"], peer="me") as lane:
+            with pytest.raises(AcquireRejected):
+                async with client.acquire(WORK, key_sha256=KEY, account=AccountNeeds(model="\ud800")):
+                    pass
+            async with client.acquire(["lanes/proxy_http"], peer="other"):
+                still_live = lane.live
+
+        assert still_live
+        assert client.connected
 
 
 async def test_leases_survive_a_restart_of_the_server(tmp_path):
