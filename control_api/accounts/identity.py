@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from control_api.errors import InputRefused
 
 MAX_AUTH_JSON = 1024 * 1024
 _AUTH_CLAIM = "https://api.openai.com/auth"
+_IN_HEADER = re.compile(r"[!-~]+")
 UNKNOWN_EMAIL = "unknown@example.com"
 UNKNOWN_PLAN = "unknown"
 
@@ -79,7 +81,7 @@ HeaderText = Annotated[str, StringConstraints(pattern=r"^[!-~]*$", max_length=64
 class _TokenSet(BaseModel):
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
-    id_token: str = Field(default="", validation_alias=AliasChoices("id_token", "idToken"))
+    id_token: HeaderText = Field(default="", validation_alias=AliasChoices("id_token", "idToken"))
     access_token: HeaderText = Field(min_length=1, validation_alias=AliasChoices("access_token", "accessToken"))
     refresh_token: HeaderText = Field(min_length=1, validation_alias=AliasChoices("refresh_token", "refreshToken"))
     account_id: HeaderText | None = Field(default=None, validation_alias=AliasChoices("account_id", "accountId"))
@@ -107,14 +109,7 @@ def read_auth_json(content: bytes) -> SignIn:
         refresh_token=parsed.tokens.refresh_token,
         id_token=parsed.tokens.id_token,
     )
-    refreshed_at = parsed.last_refresh
-    if refreshed_at is not None and refreshed_at.tzinfo is None:
-        refreshed_at = refreshed_at.replace(tzinfo=UTC)
-    return sign_in(
-        tokens,
-        account_id=parsed.tokens.account_id or "",
-        refreshed_at=refreshed_at.timestamp() if refreshed_at else None,
-    )
+    return sign_in(tokens, account_id=parsed.tokens.account_id or "", refreshed_at=_seconds_of(parsed.last_refresh))
 
 
 def sign_in(tokens: Tokens, *, account_id: str = "", refreshed_at: float | None = None) -> SignIn:
@@ -134,9 +129,10 @@ def seat_of(tokens: Tokens, *, account_id: str = "") -> Seat:
         payload = claims_of(token)
         nested = payload.get(_AUTH_CLAIM)
         found = {**payload, **(nested if isinstance(nested, dict) else {})}
-        claims.update({name: value for name, value in found.items() if isinstance(value, str) and value})
+        claims.update({name: value for name, value in found.items() if isinstance(value, str) and _is_text(value)})
     user_id = _first(claims, "chatgpt_user_id", "user_id", "chatgpt_account_user_id", "sub")
-    account_id = _first(claims, "chatgpt_account_id") or account_id[:256]
+    told = _first(claims, "chatgpt_account_id")
+    account_id = told if _IN_HEADER.fullmatch(told) else account_id[:256]
     email = (claims.get("email") or UNKNOWN_EMAIL).lower()[:320]
     unknown = not account_id and not user_id and email == UNKNOWN_EMAIL
     return Seat(
@@ -181,6 +177,19 @@ def fingerprint(secret: str) -> str:
 def slug(text: str) -> str:
     """Returns the text as part of an id."""
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:64] or "account"
+
+
+def _seconds_of(moment: datetime | None) -> float | None:
+    if moment is None:
+        return None
+    seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    # Some writers mean "never" by the first day of the calendar.
+    return seconds if seconds > 0 else None
+
+
+def _is_text(claim: str) -> bool:
+    """Returns whether a claim can be stored and shown; one that cannot is left out, and never costs a rotated token."""
+    return bool(claim) and not any(unicodedata.category(character) in {"Cc", "Cs"} for character in claim)
 
 
 def _digest(text: str, length: int) -> str:

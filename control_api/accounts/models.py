@@ -126,8 +126,15 @@ class LoginFlow(SQLModel, table=True):
     expires_at: float = _seconds(nullable=False)
 
 
+EARLIEST, LATEST = 0.0, 253_402_300_799.0
+"""What a calendar shows: 1970 to 9999. Other moments come from time zones at its edges, and from nonsense."""
+
+
 def _iso(value: float | None) -> str | None:
-    return None if value is None else datetime.fromtimestamp(value, UTC).isoformat().replace("+00:00", "Z")
+    if value is None:
+        return None
+    shown = datetime.fromtimestamp(min(LATEST, max(EARLIEST, value)), UTC)
+    return shown.isoformat().replace("+00:00", "Z")
 
 
 Moment = Annotated[float, PlainSerializer(_iso, return_type=str)]

@@ -1,6 +1,6 @@
 """Table and API shapes of API keys."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
@@ -8,7 +8,7 @@ from pydantic import Field as Shape
 from sqlalchemy import JSON, Column, Double, LargeBinary
 from sqlmodel import Field, SQLModel
 
-from control_api.accounts.models import ModelName, Moment, Name, OptionalMoment
+from control_api.accounts.models import EARLIEST, LATEST, ModelName, Moment, Name, OptionalMoment
 
 AccountRef = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$", max_length=128)]
 Expiry = Annotated[AwareDatetime, Shape(examples=["2030-01-01T00:00:00Z"])]
@@ -95,5 +95,5 @@ class KeyPage(BaseModel):
 
 
 def seconds_of(moment: datetime | None) -> float | None:
-    """Returns Unix seconds."""
-    return None if moment is None else moment.astimezone(UTC).timestamp()
+    """Returns Unix seconds that a calendar can show."""
+    return None if moment is None else min(LATEST, max(EARLIEST, moment.timestamp()))

@@ -33,6 +33,27 @@ async def test_an_auth_json_is_imported_as_a_file_or_as_the_body_and_again_it_is
     assert again.json()["credential_version"] == 2
 
 
+@pytest.mark.parametrize(
+    ("expires_at", "shown"),
+    [
+        ("9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59Z"),
+        ("0001-01-01T00:00:00+14:00", "1970-01-01T00:00:00Z"),
+    ],
+)
+async def test_moments_at_the_edges_of_the_calendar_are_moved_inside(lone_control, expires_at, shown):
+    made = await lone_control.call("POST", "/api/keys", {"name": "edge", "expires_at": expires_at})
+    imported = await lone_control.call(
+        "POST",
+        "/api/accounts/import",
+        {"tokens": {"access_token": "a", "refresh_token": "r"}, "last_refresh": expires_at},
+    )
+
+    listed = await lone_control.call("GET", "/api/accounts")
+
+    assert made["expires_at"] == shown
+    assert [item["id"] for item in listed["items"]] == [imported["id"]]
+
+
 async def test_importing_again_reactivates(control, simulator):
     made = await simulator.account()
     account_id = await control.import_account(made)

@@ -97,6 +97,33 @@ def test_an_id_is_always_made_of_small_letters_digits_and_underscores(account, u
     assert re.fullmatch(r"[a-z0-9_]{1,128}", seat.local_id)
 
 
+ANY_TEXT = st.text(st.characters(), max_size=40) | st.text(st.characters(categories=["Cc", "Cs", "L"]), max_size=9)
+
+
+@given(ANY_TEXT, ANY_TEXT, ANY_TEXT)
+def test_whatever_the_claims_hold_a_seat_can_be_stored_and_its_account_id_sent(account, email, label):
+    claims = {"chatgpt_account_id": account, "email": email, "workspace_label": label}
+
+    seat = read_auth_json(auth_json(access_token=jwt(**claims), account_id="given")).seat
+
+    assert re.fullmatch(r"[!-~]{1,256}", seat.account_id)
+    assert all("\0" not in text and text.encode() for text in (seat.key, seat.email))
+    assert not {"\n", "\0"} & set(seat.workspace_label)
+
+
+def test_an_account_id_that_cannot_stand_in_a_header_does_not_count():
+    claims = {"https://api.openai.com/auth": {"chatgpt_account_id": "x\r\ny: z"}}
+
+    assert read_auth_json(auth_json(access_token=jwt(**claims), account_id="given")).seat.account_id == "given"
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00Z", "1969-01-01T00:00:00"])
+def test_a_refresh_before_the_epoch_is_unknown(moment):
+    content = json.dumps({"tokens": {"access_token": "a", "refresh_token": "r"}, "last_refresh": moment}).encode()
+
+    assert read_auth_json(content).refreshed_at is None
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(content):
     with contextlib.suppress(InputRefused):
@@ -121,6 +148,10 @@ def test_an_expiry_that_makes_no_sense_is_unknown(expiry):
         (b'{"tokens": null}', "auth_json.tokens"),
         (b'{"tokens": {"access_token": "secret-value"}}', "auth_json.tokens.refresh_token"),
         (b'{"tokens": {"access_token": "secret value", "refresh_token": "r"}}', "auth_json.tokens.access_token"),
+        (
+            b'{"tokens": {"id_token": "\\ud800", "access_token": "a", "refresh_token": "r"}}',
+            "auth_json.tokens.id_token",
+        ),
         (b"[" * 100_000, "auth_json"),
         (b" " * (MAX_AUTH_JSON + 1), "auth_json"),
     ],
