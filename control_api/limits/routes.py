@@ -25,11 +25,11 @@ def limit_routes(limits: LimitService, changes: PolicyChanges) -> APIRouter:
         },
     )
     async def patch_limits(patch: LimitsPatch, response: Response) -> LimitsChanged:
-        before = await limits.patch(patch)
+        change = await limits.patch(patch)
         try:
             version = await changes.settle(SETTLE_WITHIN)
         except PolicyNotAccepted:
-            await limits.restore(before)
+            await limits.restore(change)
             raise
         if version is None:
             response.status_code = 202

@@ -1,5 +1,6 @@
 """Keeps the limits: merges defaults, environment and changes; validates every change as a whole."""
 
+import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
@@ -38,6 +39,14 @@ class Limits:
     strategy: SelectionStrategy
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patched:
+    """What one change did: all changes before it and after it."""
+
+    before: Changed
+    after: Changed
+
+
 class LimitService:
     """The limits of this installation. `current` is always what is stored; `load` fills it at start."""
 
@@ -54,6 +63,8 @@ class LimitService:
         self._seeds = dict(seeds)
         self._now = now
         self._changed: Changed = {}
+        # From reading what is stored to storing what follows: two changes at once would lose one of them.
+        self._writing = asyncio.Lock()
         self.current = merged({}, self._seeds)
 
     async def load(self) -> None:
@@ -79,18 +90,25 @@ class LimitService:
             sources={field: self._source(GENERAL, field) for field in ("fair_share_threshold_percent", "strategy")},
         )
 
-    async def patch(self, patch: LimitsPatch) -> Changed:
-        """Stores a change and returns what was stored before, for `restore`. Raises `InputRefused`; nothing changes."""
-        before = self._changed
-        await self._store(patched(before, patch), self._seeds)
-        return before
+    async def patch(self, patch: LimitsPatch) -> Patched:
+        """Stores a change and returns what it changed, for `restore`. Raises `InputRefused`; nothing changes then."""
+        async with self._writing:
+            before, wanted = self._changed, patched(self._changed, patch)
+            await self._store(wanted)
+        return Patched(before=before, after=wanted)
 
-    async def restore(self, changed: Changed) -> None:
-        """Goes back to an earlier state, when the admission server has refused the newer one."""
-        await self._store(changed, self._seeds)
+    async def restore(self, change: Patched) -> None:
+        """Takes a change back that the admission server has refused; what others have changed meanwhile stays."""
+        async with self._writing:
+            wanted = restored(self._changed, change)
+            try:
+                await self._store(wanted)
+            except InputRefused:
+                # What stands now leans on the refused change, so only the state before both is known to be good.
+                await self._store(change.before)
 
-    async def _store(self, changed: Changed, seeds: Mapping[str, int]) -> None:
-        limits = merged(changed, seeds)
+    async def _store(self, changed: Changed) -> None:
+        limits = merged(changed, self._seeds)
         check(limits)
         now = self._now()
         async with self._database.write() as session:
@@ -120,6 +138,16 @@ def patched(changed: Changed, patch: LimitsPatch) -> Changed:
     for field in ("fair_share_threshold_percent", "strategy"):
         if field in patch.model_fields_set:
             _put(result, (GENERAL, field), getattr(patch, field))
+    return result
+
+
+def restored(changed: Changed, change: Patched) -> Changed:
+    """Returns the changes without one of them; values that were changed again since then stay. Pure."""
+    result = dict(changed)
+    for key in change.before.keys() | change.after.keys():
+        before, after = change.before.get(key), change.after.get(key)
+        if before != after and changed.get(key) == after:
+            _put(result, key, before)
     return result
 
 

@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,3 +108,38 @@ async def test_a_refused_change_changes_nothing_and_a_stored_one_is_there_after_
     )
     assert view.resources["lanes/proxy_compact"].sources["limit"] == "environment"
     assert (view.fair_share_threshold_percent, view.sources["fair_share_threshold_percent"]) == (0, "changed")
+
+
+def limits_of(parts):
+    return {name: settings.limit for name, settings in parts.limits.current.resources.items()}
+
+
+async def test_changes_at_once_are_all_kept(parts):
+    wanted = {"lanes/proxy_http": 7, "lanes/proxy_compact": 3, "stages/token_refresh": 5}
+
+    await asyncio.gather(*(parts.limits.patch(limit(name, limit=seats)) for name, seats in wanted.items()))
+
+    assert limits_of(parts).items() >= wanted.items()
+
+
+async def test_a_refused_change_takes_back_its_own_values_only(parts):
+    await parts.limits.patch(limit("lanes/proxy_http", limit=9))
+    refused = await parts.limits.patch(
+        patch(resources={"lanes/proxy_http": {"limit": 10}, "lanes/proxy_compact": {"limit": 4}})
+    )
+    await parts.limits.patch(patch(resources={"lanes/proxy_compact": {"limit": 5}, "keys/-/streams": {"limit": 6}}))
+
+    await parts.limits.restore(refused)
+
+    now = limits_of(parts)
+    assert (now["lanes/proxy_http"], now["lanes/proxy_compact"], now["keys/-/streams"]) == (9, 5, 6)
+
+
+async def test_a_later_change_that_leans_on_a_refused_one_goes_with_it(parts):
+    refused = await parts.limits.patch(limit("accounts/-/streams", limit=20))
+    await parts.limits.patch(limit("accounts/-/streams", reserve=15))
+
+    await parts.limits.restore(refused)
+
+    streams = parts.limits.current.resources["accounts/-/streams"]
+    assert (streams.limit, streams.reserve) == (8, DEFAULTS["accounts/-/streams"].reserve)
