@@ -19,6 +19,9 @@ from control_api.keys.models import ApiKey
 from control_api.keys.service import KeyService
 from control_api.limits.service import Limits, LimitService
 
+CLOCK_TOLERANCE = 1.0
+"""How far wall clock and monotonic clock may drift apart before moments are reckoned anew, in seconds."""
+
 
 class PolicySink(Protocol):
     """Where policies go: `admission_client.sync.SyncClient`."""
@@ -53,11 +56,13 @@ class PolicyReader:
         self._keys = keys
         self._limits = limits
         self._weights = weights
-        # Fixed once: recomputed each time, every moment would differ by microseconds, and every push be a change.
+        self._now = now
+        self._clock = monotonic
         self._offset = monotonic() - now()
 
     async def read(self) -> Policy:
         """Returns the policy as of now."""
+        self._follow_clocks()
         async with self._database.read() as session:
             accounts = (await session.exec(select(Account).order_by(col(Account.id)))).all()
         weights = await self._weights.weights()
@@ -89,6 +94,13 @@ class PolicyReader:
             weight=weights.get(account.id, 1.0) * account.weight,
             caps=_caps(account, limits),
         )
+
+    def _follow_clocks(self) -> None:
+        # Kept while it is about right: otherwise every moment would differ by microseconds, and every push be a change.
+        # The clocks part when this host sleeps, and when somebody sets the time.
+        offset = self._clock() - self._now()
+        if abs(offset - self._offset) > CLOCK_TOLERANCE:
+            self._offset = offset
 
     def _monotonic(self, moment: float | None) -> float | None:
         return None if moment is None else moment + self._offset

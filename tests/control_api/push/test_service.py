@@ -1,4 +1,5 @@
 import hashlib
+from datetime import UTC, datetime
 
 import pytest
 
@@ -50,6 +51,18 @@ async def test_reading_twice_gives_the_same_policy(parts, reader):
         await parts.accounts.cool_down(session, account, seconds=300, reason="test")
 
     assert await reader.read() == await reader.read()
+
+
+async def test_moments_follow_the_wall_clock_after_this_host_slept_and_not_its_jitter(parts, reader):
+    expires_at = datetime.fromtimestamp(parts.clock.now + 7_200, UTC)
+    await parts.keys.create(KeyInput(name="k", expires_at=expires_at))
+    parts.clock.forward(0.4)
+    jittered = (await reader.read()).keys[0].expires_at
+    parts.clock.forward(3_599.6)
+
+    slept = (await reader.read()).keys[0].expires_at
+
+    assert (jittered, slept) == (1_000.0 + 7_200.0, 1_000.0 + 3_600.0)
 
 
 @pytest.mark.parametrize("event", [StatusEvent.PAUSED, StatusEvent.CREDENTIAL_DEAD, StatusEvent.ACCOUNT_DISABLED])
