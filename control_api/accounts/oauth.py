@@ -16,6 +16,7 @@ import httpx
 
 from control_api.accounts.codes import code_of
 from control_api.accounts.identity import Tokens
+from control_api.answers import whole_answer
 from control_api.errors import AuthRefused, AuthUnreachable
 
 CLIENT_ID = "app_EMoamEEZ73f0CkXaXp7hrann"
@@ -150,7 +151,7 @@ class AuthServer:
 
     async def _post(self, path: str, *, timeout: float, **body: Any) -> dict[str, Any]:
         try:
-            response = await self._client.post(f"{self._base_url}{path}", timeout=timeout, **body)
+            response = await whole_answer(self._client, "POST", f"{self._base_url}{path}", within=timeout, **body)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise AuthUnreachable(f"The auth server cannot be reached: {type(error).__name__}.", sent=False) from None
         except httpx.HTTPError as error:

@@ -17,6 +17,7 @@ from admission_client.lease import AccountKind
 from control_api.accounts.models import Account
 from control_api.accounts.rejection import AUTH_COOLDOWN, GiveUp, RefreshIt, meaning_of_rejection
 from control_api.accounts.service import AccountService
+from control_api.answers import whole_answer
 from control_api.changes import PolicyChanges
 from control_api.database import Database
 from control_api.errors import Conflict, ControlError
@@ -154,11 +155,11 @@ class UsageQueries:
             headers["chatgpt-account-id"] = account.upstream_account_id
         url = f"{account.base_url}/wham/usage"
         for delay in _RETRY_DELAYS:
-            response = await self._client.get(url, headers=headers, timeout=QUERY_TIMEOUT)
+            response = await whole_answer(self._client, "GET", url, within=QUERY_TIMEOUT, headers=headers)
             if response.status_code not in _RETRIED:
                 return response
             await asyncio.sleep(delay)
-        return await self._client.get(url, headers=headers, timeout=QUERY_TIMEOUT)
+        return await whole_answer(self._client, "GET", url, within=QUERY_TIMEOUT, headers=headers)
 
     async def _renewed(self, account: Account, verdict: FailureVerdict) -> Account | None:
         """Returns the account with a newer credential; None when there is none to be had."""

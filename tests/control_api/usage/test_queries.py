@@ -4,6 +4,7 @@ import pytest
 
 from control_api.errors import Conflict, NotFound
 from tests.control_api.conftest import open_parts
+from tests.control_api.test_answers import drip, serving
 
 USAGE = "GET /backend-api/wham/usage"
 
@@ -177,3 +178,17 @@ async def test_402_deactivates_and_a_404_that_meets_two_accounts_does_not(parts)
         "active",
         "active",
     ]
+
+
+async def test_a_dripping_upstream_does_not_keep_a_query_beyond_its_time(parts, monkeypatch):
+    account_id, _ = await parts.sign_in()
+    monkeypatch.setattr("control_api.usage.queries.QUERY_TIMEOUT", 0.2)
+
+    async with serving(drip) as url, asyncio.timeout(10):
+        async with parts.database.write() as session:
+            account = await parts.accounts.load(session, account_id)
+            account.base_url = url
+            session.add(account)
+        outcome = await parts.queries.poll(account_id)
+
+    assert outcome == "failed"
