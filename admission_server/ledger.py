@@ -60,6 +60,8 @@ class Terms:
     """Longest that an acquire is put aside while the server cannot decide yet."""
     sessions: int = 5_000
     session_leases: int = 10_000
+    unary_leases: int = 1_000
+    """Most of a session without a stream: each of its heartbeats names them all."""
     session_waiters: int = 2_000
     waiters: int = 20_000
     flow_waiters: int = 500
@@ -206,6 +208,9 @@ class Ledger:
             raise SessionRefused(f"there are {len(self.sessions)} sessions already", full=True)
         session = self.sessions[session_id] = Session(session_id, instance, role, now)
         session.unary = unary
+        session.lease_limit = (
+            min(self.terms.session_leases, self.terms.unary_leases) if unary else self.terms.session_leases
+        )
         self._instances[instance] = session
         self.renew(session)
         # Who lapsed before a restart is known to nobody now. Its streams run all the same: better counted than not.
@@ -422,7 +427,7 @@ class Ledger:
     def _attempt(self, waiter: Waiter, now: float) -> Granted | Blocker:
         """Grants all seats, or returns the first thing, in request order, that stands in the way."""
         shape, acquire = waiter.shape, waiter.acquire
-        if len(waiter.session.leases) + len(shape.parts) > self.terms.session_leases:
+        if len(waiter.session.leases) + len(shape.parts) > waiter.session.lease_limit:
             return Unservable(Reason.SESSION_FULL)
         if shape.fixed is not None:
             blocker = self._first_full(shape.fixed, waiter)
@@ -777,30 +782,39 @@ class Ledger:
             self._reclaim(lease, EndReason.LEAKED, now, holder_counts_it=False)
         dropped = []
         adopted = 0
+        claimed: dict[str, Resource] = {}
         for claim in held.leases:
             if claim.lease_id in session.leases:
                 continue
             if claim.lease_id >> 40 < claims_before and self._adopt(session, claim, now):
                 adopted += 1
+                resource = session.leases[claim.lease_id].resource
+                claimed[resource.name] = resource
             else:
                 dropped.append(claim.lease_id)
                 session.departures.pop(claim.lease_id, None)
+        for resource in claimed.values():
+            # `_end_overheld` goes by their order.
+            resource.leases = dict(sorted(resource.leases.items(), key=_granted_at))
         self.adopted += adopted
         if leaked or adopted or dropped:
             self._events.append(Resynced(session, len(leaked), adopted, len(dropped)))
         return tuple(dropped)
 
     def _adopt(self, session: Session, claim: HeldLease, now: float) -> bool:
-        if claim.lease_id > self._last_id or len(session.leases) >= self.terms.session_leases:
+        if claim.lease_id > self._last_id or len(session.leases) >= session.lease_limit:
             return False
         resource = self.catalogue.adopt(claim.resource, now)
         if resource is None or claim.lease_id in resource.leases:
             return False
-        grant = Granted(
-            claim.request_id or f"adopted.{claim.lease_id}", claim.flow or f"self:{session.instance}", now - claim.age
-        )
-        grant.confirmed = grant.adopted = True
-        grant.account_id = claim.account_id
+        known = session.requests.get(claim.request_id)
+        if type(known) is Granted and known.adopted:
+            grant = known
+        else:
+            flow = claim.flow or f"self:{session.instance}"
+            grant = Granted(claim.request_id or f"adopted.{claim.lease_id}", flow, now - claim.age)
+            grant.confirmed = grant.adopted = True
+            grant.account_id = claim.account_id
         lease = Lease(claim.lease_id, resource, session, grant)
         self._seat(lease)
         lease.overdraft = bool(resource.overdraft)
@@ -849,6 +863,10 @@ class Ledger:
 def _filled_in(parts: Sequence[Part], own: Mapping[str, Resource]) -> list[Resource]:
     """Puts the key's and the account's resources where a family stands for them."""
     return [part if isinstance(part, Resource) else own[part.name] for part in parts]
+
+
+def _granted_at(entry: tuple[int, Lease]) -> float:
+    return entry[1].grant.granted_at
 
 
 def _always() -> bool:

@@ -57,7 +57,6 @@ from admission_server.wire import (
 log = structlog.get_logger(__name__)
 
 HELLO_WITHIN = 10.0
-MOST_UNARY_LEASES = 1_000
 FEWEST_LEASES_NAMED = 20_000
 """Leases that a message may name even where sessions may hold few: their bound may have been higher before."""
 MOST_UNSENT = 5_000
@@ -250,8 +249,9 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
         """Renews a session of unary calls."""
         try:
             session = self._session(request.session_id, context)
-            if len(request.lease_ids) > MOST_UNARY_LEASES:
-                raise Malformed(f"at most {MOST_UNARY_LEASES}; use a stream for more", field="lease_ids")
+            most = self._ledger.terms.unary_leases
+            if len(request.lease_ids) > most:
+                raise Malformed(f"at most {most}; use a stream for more", field="lease_ids")
         except CallError as error:
             await abort(context, error)
         ended = self._ledger.heartbeat_by_list(session, request.lease_ids)
@@ -364,7 +364,7 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
             heartbeat_in=duration(self._next_heartbeat()),
             resumed=opened.resumed,
             dropped_lease_ids=opened.dropped,
-            lease_limit=terms.session_leases,
+            lease_limit=opened.session.lease_limit,
             has_policy=bool(self._ledger.catalogue.version),
         )
 

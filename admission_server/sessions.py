@@ -6,6 +6,7 @@
 * Answers are remembered until the holder has seen them; answers in messages that a broken stream lost are sent again.
 """
 
+import sys
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -78,6 +79,7 @@ class Session:
         "instance",
         "known_count",
         "known_digest",
+        "lease_limit",
         "leases",
         "number",
         "opened_at",
@@ -103,6 +105,7 @@ class Session:
         self.bucket = -1
         self.over: EndReason | None = None
         self.unary = False
+        self.lease_limit = sys.maxsize
         self.leases: dict[int, Lease] = {}
         self.waiting: dict[str, Waiter] = {}
         self.requests: dict[str, Granted | Denied | Waiter | Withdrawn] = {}

@@ -653,3 +653,87 @@ def test_a_resource_that_was_claimed_before_its_policy_came_is_the_policys_from_
     assert closed
     assert (denied.reason, denied.held) == (Reason.LANE_FULL, 2)
     assert bench.ledger.catalogue.families[LANE].denied == {Reason.LANE_FULL: 1}
+
+
+def test_a_lease_that_was_adopted_is_overheld_by_its_own_age():
+    bench = Bench(settings(STAGE, 10, max_hold=300.0))
+    young = bench.session()
+    bench.grant(young, STAGE)
+    old = HeldLease(lease_id=(2 << 40) + 1, resource=STAGE, request_id="old", age=1000.0)
+    bench.ledger.open("session_2", instance="edge-2/0", role="edge", held=HeldList(seen=0, leases=(old,)))
+    bench.events()
+    bench.wait(1.5)
+
+    assert [e.lease.lease_id for e in bench.events() if isinstance(e, LeaseReclaimed)] == [old.lease_id]
+    assert bench.held(STAGE) == 1
+
+
+def test_all_leases_of_an_adopted_acquire_are_released_by_its_request_id():
+    bench = Bench(settings(STAGE, 5), settings("stages/compact", 5))
+    held = HeldList(
+        seen=0,
+        leases=tuple(
+            HeldLease(lease_id=(2 << 40) + i, resource=name, request_id="turn-7")
+            for i, name in enumerate((STAGE, "stages/compact"), start=1)
+        ),
+    )
+    session = bench.ledger.open("session_1", instance="edge-1/0", role="edge", held=held).session
+    ended = bench.ledger.release(session, request_id="turn-7")
+
+    assert ended == 2
+    assert not session.leases
+    assert (session.known_count, session.known_digest) == (0, 0)
+
+
+def test_a_session_of_unary_calls_holds_no_more_than_a_heartbeat_can_name():
+    bench = Bench(settings(LANE, 0), terms=Terms(unary_leases=2))
+    session = bench.ledger.open("session_1", instance="script", role="edge", unary=True).session
+    bench.grant(session, LANE)
+    bench.grant(session, LANE)
+    refused = bench.refuse(session, LANE)
+
+    assert refused.reason is Reason.SESSION_FULL
+    assert isinstance(bench.acquire(bench.session(), LANE), Granted)
+
+
+def test_a_lowered_queue_limit_sends_nobody_away_and_lets_nobody_else_in():
+    bench = Bench(settings(STAGE, 1, max_wait=5.0, queue_limit=2))
+    session = bench.session()
+    held = bench.grant(session, STAGE)
+    waiting = [bench.ask(session, STAGE) for _ in range(2)]
+    bench.push(settings(STAGE, 1, max_wait=5.0, queue_limit=1))
+    refused = bench.refuse(session, STAGE)
+    bench.push(settings(STAGE, 1, max_wait=5.0, queue_limit=3))
+    third = bench.acquire(session, STAGE)
+    bench.release(session, held)
+
+    assert refused.reason is Reason.QUEUE_FULL
+    assert third is None
+    assert isinstance(answer_to(session, waiting[0]), Granted)
+
+
+@pytest.mark.parametrize(("max_wait", "answered_after"), [(1.0, 1.0), (8.0, 8.0)])
+def test_a_changed_max_wait_holds_for_those_who_wait_already(max_wait, answered_after):
+    bench = Bench(settings(STAGE, 1, max_wait=4.0))
+    session = bench.session()
+    bench.grant(session, STAGE)
+    waiting = bench.ask(session, STAGE)
+    bench.wait(0.5)
+    bench.push(settings(STAGE, 1, max_wait=max_wait))
+    bench.wait(answered_after - 0.7)
+    bench.beat(session)
+    too_early = answer_to(session, waiting)
+    bench.wait(0.4)
+
+    assert too_early is None
+    assert reason(answer_to(session, waiting)) is Reason.STAGE_FULL
+
+
+def test_a_max_wait_that_became_nothing_answers_those_who_wait_at_once():
+    bench = Bench(settings(STAGE, 1, max_wait=4.0))
+    session = bench.session()
+    bench.grant(session, STAGE)
+    waiting = bench.ask(session, STAGE)
+    bench.push(settings(STAGE, 1))
+
+    assert reason(answer_to(session, waiting)) is Reason.STAGE_FULL

@@ -261,10 +261,10 @@ class World:
 
     def pause(self, seconds: float) -> None:
         """The server's process stands still, and so nobody is heard."""
-        self.clock += seconds
         # A pause counts as half a second, however long it is. What would have ended within that may end.
         almost_over = self.ledger.now() + BUCKET + 0.5
         before = {s.session_id for s in self.ledger.sessions.values() if s.expires_at > almost_over}
+        self.clock += seconds
         self._tick()
         assert before <= self.ledger.sessions.keys(), "a pause of the server ended sessions"
 
