@@ -48,6 +48,17 @@ _NEVER_UPSTREAM = _HOP_BY_HOP | {
 }
 _NEVER_UPSTREAM_PREFIXES = ("x-forwarded-", "cf-", "x-sluicegate-", "sec-websocket-")
 _NEVER_DOWNSTREAM = _HOP_BY_HOP | {
+    # An upstream, or a proxy before it, may echo what it was sent: the account's credential above all.
+    "authorization",
+    "chatgpt-account-id",
+    "cookie",
+    "forwarded",
+    "openai-organization",
+    "openai-project",
+    "true-client-ip",
+    "via",
+    "x-api-key",
+    "x-real-ip",
     "alt-svc",
     "content-encoding",
     "content-length",
@@ -60,7 +71,7 @@ _NEVER_DOWNSTREAM = _HOP_BY_HOP | {
     "www-authenticate",
     "x-request-id",
 }
-_NEVER_DOWNSTREAM_PREFIXES = ("cf-", "x-sluicegate-", "sec-websocket-")
+_NEVER_DOWNSTREAM_PREFIXES = ("x-forwarded-", "cf-", "x-sluicegate-", "sec-websocket-")
 _LOCAL_ACCOUNT_PREFIXES = ("email_", "local_")
 """Ids that were made up at import because the login named none: the upstream knows no such account."""
 

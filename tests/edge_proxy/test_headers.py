@@ -85,6 +85,18 @@ def test_an_answer_loses_what_is_not_the_clients_business():
     ]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Authorization", "Cookie", "Set-Cookie", "X-Api-Key", "ChatGPT-Account-Id", "OpenAI-Organization",
+        "OpenAI-Project", "Proxy-Authorization", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "Via", "X-Real-IP",
+        "True-Client-IP",
+    ],
+)  # fmt: skip
+def test_what_an_upstream_echoes_of_its_request_stays_here(name: str):
+    assert client_headers([(name.encode(), b"Bearer secret")]) == []
+
+
 @pytest.mark.parametrize("sent", ["", "a b", "x" * 129, "ä", "a\x00"])
 def test_a_request_id_that_cannot_be_logged_is_replaced(sent: str):
     assert request_id_of(sent).startswith("req_")
