@@ -173,7 +173,10 @@ class AccountService:
         return await self._operator(account_id, StatusEvent.PAUSED)
 
     async def resume(self, account_id: str) -> Account:
-        """Puts an account back, and clears limits and cooldowns. Raises `Conflict` when it must sign in first."""
+        """Puts an account back, and clears limits and cooldowns. Raises `Conflict` when it must sign in first.
+
+        A paused account goes back to the limit that it was paused in, while that lasts.
+        """
         return await self._operator(account_id, StatusEvent.RESUMED)
 
     async def delete(self, account_id: str) -> None:
@@ -201,13 +204,12 @@ class AccountService:
         reset_at: float | None = None,
     ) -> bool:
         """Applies an event of the status machine, with a line of history. Returns whether anything changed."""
+        ended = self._end_cooldown(session, account) if event in {StatusEvent.SIGNED_IN, StatusEvent.RESUMED} else False
         before = account.standing
         standing = after(before, event, now=self._now(), reason=reason, reset_at=reset_at)
         if standing is before:
-            return False
+            return ended
         account.standing = standing
-        if event in {StatusEvent.SIGNED_IN, StatusEvent.RESUMED}:
-            account.cooldown_until, account.cooldown_reason = None, ""
         session.add(account)
         await self._note(session, account, event.value, reason, before=before.status)
         return True
@@ -250,12 +252,16 @@ class AccountService:
             account = await self.load(session, account_id)
             if event is StatusEvent.RESUMED and account.status == AccountStatus.REAUTH_REQUIRED:
                 raise Conflict("This account must sign in again before it can serve.", code="sign_in_required")
-            if event is StatusEvent.RESUMED and account.cooldown_until is not None:
-                account.cooldown_until, account.cooldown_reason = None, ""
-                session.add(account)
             await self.change(session, account, event, reason="by an operator")
         self._changes.mark()
         return account
+
+    def _end_cooldown(self, session: AsyncSession, account: Account) -> bool:
+        if account.cooldown_until is None:
+            return False
+        account.cooldown_until, account.cooldown_reason = None, ""
+        session.add(account)
+        return True
 
     async def _patch_upstream(self, session: AsyncSession, account: Account, patch: AccountPatch) -> None:
         if account.kind != AccountKind.API_KEY:

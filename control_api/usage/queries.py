@@ -1,8 +1,8 @@
 """Asks upstreams for usage.
 
 Rules: one query an account at a time, on a task of this service, whoever asks and whoever leaves; a refusal keeps the
-account's queries away for 300 s, also over a restart, and a manual query ignores that; a refused credential is
-refreshed once, and the query repeated once.
+account's queries away for 300 s, also over a restart, unless a newer credential has come, and a manual query ignores
+that; a refused credential is refreshed once, and the query repeated once.
 """
 
 import asyncio
@@ -224,9 +224,15 @@ def _refuses(account: Account, state: UsageState | None, now: float, *, manual: 
         return "Accounts of kind api_key have no usage to ask for."
     if not has_usage(account):
         return f"The account is {account.status}."
-    if not manual and state is not None and state.cooldown_until is not None and state.cooldown_until > now:
+    if not manual and state is not None and _cools_down(account, state, now):
         return "Its queries are cooling down."
     return ""
+
+
+def _cools_down(account: Account, state: UsageState, now: float) -> bool:
+    # What was said of a credential says nothing of one that came after it.
+    until = state.cooldown_until
+    return until is not None and until > now and account.credential_obtained_at <= until - AUTH_COOLDOWN
 
 
 def _json(response: httpx.Response) -> object:

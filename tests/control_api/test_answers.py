@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ from control_api.errors import AuthUnreachable
 async def serving(answer):
     """A server that reads the head of a request and leaves the answer to the test; yields its URL."""
 
-    connections = set()
+    connections: set[Any] = set()
 
     async def serve(reader, writer):
         connections.add(asyncio.current_task())

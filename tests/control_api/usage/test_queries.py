@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from control_api.accounts.identity import sign_in
 from control_api.errors import Conflict, NotFound
 from tests.control_api.conftest import open_parts
 from tests.control_api.test_answers import drip, serving
@@ -78,6 +79,20 @@ async def test_a_manual_query_ignores_the_cooldown_and_its_success_ends_it(parts
 
     assert (by_hand, afterwards) == ("stored", "stored")
     assert (await parts.usage.view(account_id)).cooldown_until is None
+
+
+async def test_a_credential_that_is_newer_than_the_refusal_is_asked_with_at_once(parts):
+    account_id, simulated = await parts.sign_in()
+    await parts.simulator.change(simulated, simulate="status=403", on="usage", times=1)
+    await parts.queries.poll(account_id)
+    parts.clock.forward(10)
+    account = await parts.accounts.get(account_id)
+    tokens = await parts.auth_server.refresh(parts.accounts.refresh_token(account))
+    await parts.accounts.accept(sign_in(tokens, account_id=account.upstream_account_id), source="signed_in")
+
+    outcome = await parts.queries.poll(account_id)
+
+    assert outcome == "stored"
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408])
