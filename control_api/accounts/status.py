@@ -72,6 +72,8 @@ TRANSITIONS: Mapping[tuple[AccountStatus, StatusEvent], AccountStatus] = Mapping
 
 ROUTABLE = frozenset({_S.ACTIVE, _S.RATE_LIMITED, _S.QUOTA_EXCEEDED})
 """Statuses in which an account serves, or will again by itself."""
+LIMITED = frozenset({_S.RATE_LIMITED, _S.QUOTA_EXCEEDED})
+"""Statuses that end with their time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,7 @@ class Standing:
     reason: str = ""
     changed_at: float = 0.0
     reset_at: float | None = None
-    """When `rate_limited` or `quota_exceeded` is over."""
+    """When `rate_limited` or `quota_exceeded` is over; also while such an account is paused."""
     blocked_at: float | None = None
     """When it began; usage told before that proves nothing."""
     resume_to: AccountStatus | None = None
@@ -103,11 +105,16 @@ def after(
     if target is None:
         return standing
     if target is AccountStatus.PAUSED:
-        remembered = standing.status if standing.status not in ROUTABLE else None
-        return Standing(
-            status=target, reason=reason, changed_at=now, resume_to=remembered, resume_reason=standing.reason
+        remembered = standing.status if standing.status is not AccountStatus.ACTIVE else None
+        return replace(
+            standing,
+            status=target,
+            reason=reason,
+            changed_at=now,
+            resume_to=remembered,
+            resume_reason=standing.reason,
         )
-    if target in {AccountStatus.RATE_LIMITED, AccountStatus.QUOTA_EXCEEDED}:
+    if target in LIMITED:
         return Standing(
             status=target, reason=reason, changed_at=now, blocked_at=now, reset_at=_reset(target, now, reset_at)
         )
@@ -122,7 +129,7 @@ def room_again(
     An upstream may reset a window early, so room in fresh usage counts before `reset_at`; usage that still says 100 %
     never shortens a block. For the first moments usage lags behind the refusal and proves nothing.
     """
-    if standing.status not in {AccountStatus.RATE_LIMITED, AccountStatus.QUOTA_EXCEEDED}:
+    if standing.status not in LIMITED:
         return False
     if standing.reset_at is not None and now >= standing.reset_at:
         return True
@@ -138,7 +145,17 @@ def room_again(
 def _while_paused(standing: Standing, event: StatusEvent, *, now: float, reason: str) -> Standing:
     if event is StatusEvent.RESUMED:
         target = standing.resume_to or AccountStatus.ACTIVE
-        if target is AccountStatus.DEACTIVATED:  # resuming is what reactivates it
+        if target in LIMITED and standing.reset_at is not None and now < standing.reset_at:
+            # A pause does not shorten a limit; resuming the limited account again says that it is over.
+            return replace(
+                standing,
+                status=target,
+                reason=standing.resume_reason,
+                changed_at=now,
+                resume_to=None,
+                resume_reason="",
+            )
+        if target in LIMITED or target is AccountStatus.DEACTIVATED:  # resuming is what reactivates the latter
             target = AccountStatus.ACTIVE
         kept = standing.resume_reason if target is not AccountStatus.ACTIVE else reason
         return Standing(status=target, reason=kept, changed_at=now)
@@ -152,7 +169,7 @@ def _while_paused(standing: Standing, event: StatusEvent, *, now: float, reason:
     }.get(event)
     if met is None or standing.resume_to in {met, AccountStatus.DEACTIVATED}:
         return standing
-    return replace(standing, resume_to=met, resume_reason=reason)
+    return replace(standing, resume_to=met, resume_reason=reason, reset_at=None, blocked_at=None)
 
 
 def _reset(status: AccountStatus, now: float, told: float | None) -> float:

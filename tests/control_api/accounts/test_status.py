@@ -62,7 +62,7 @@ def test_a_change_always_has_its_time_and_limits_always_have_an_end(happened):
     for event in happened:
         standing = after(standing, event, now=NOW)
 
-    limited = standing.status in {AccountStatus.RATE_LIMITED, AccountStatus.QUOTA_EXCEEDED}
+    limited = (standing.resume_to or standing.status) in {AccountStatus.RATE_LIMITED, AccountStatus.QUOTA_EXCEEDED}
     assert standing.changed_at in {NOW, NOW - 100}
     assert (standing.reset_at is not None) == limited
     assert (standing.blocked_at is not None) == limited
@@ -99,6 +99,20 @@ def test_pausing_an_account_that_must_sign_in_does_not_forget_that():
     resumed = after(paused, StatusEvent.RESUMED, now=NOW)
 
     assert (resumed.status, resumed.reason) == (AccountStatus.REAUTH_REQUIRED, "invalid_grant")
+
+
+@pytest.mark.parametrize(("paused_for", "status"), [(60, AccountStatus.QUOTA_EXCEEDED), (3_601, AccountStatus.ACTIVE)])
+def test_a_pause_does_not_shorten_a_limit(paused_for, status):
+    quota = after(at(AccountStatus.ACTIVE), StatusEvent.QUOTA_EXCEEDED, now=NOW, reason="usage_limit_reached")
+    paused = after(quota, StatusEvent.PAUSED, now=NOW)
+
+    resumed = after(paused, StatusEvent.RESUMED, now=NOW + paused_for)
+    again = after(resumed, StatusEvent.RESUMED, now=NOW + paused_for)
+
+    assert resumed.status is status
+    if status is AccountStatus.QUOTA_EXCEEDED:
+        assert (resumed.reset_at, resumed.blocked_at, resumed.reason) == (NOW + 3_600, NOW, "usage_limit_reached")
+    assert (again.status, again.reset_at, again.resume_to) == (AccountStatus.ACTIVE, None, None)
 
 
 def limited(status=AccountStatus.RATE_LIMITED, *, reset_in=3_600.0):
