@@ -3,6 +3,7 @@
 Labels are resource families, outcomes and reasons; never ids of accounts, keys or sessions. The registry is passed in.
 """
 
+import math
 from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -13,23 +14,35 @@ from admission_server.ledger import Ledger
 from admission_server.resources import SECONDS, Family, Histogram, Resource
 from admission_server.signals import SignalBoard
 
+LAG_WINDOW = 60.0
 OTHER = "other"
 """The label of all resources that no policy has named: holders choose those names, and may choose many."""
 
 
 class LoopLag:
-    """How late the event loop runs, as the ticker sees it. `current` decays, so that one late tick is not a state."""
+    """How late the event loop runs, as the ticker sees it. `current` decays, so that one late tick is not a state.
+
+    The worst is kept in two windows, this and the last: what it shows does not depend on who else scrapes.
+    """
 
     def __init__(self) -> None:
         self.current = 0.0
-        self.worst = 0.0
-        """The worst since the last scrape."""
         self.policy_applied_at: float | None = None
+        self._worst = self._last_worst = 0.0
+        self._until = -math.inf
 
-    def note(self, late: float) -> None:
-        """Takes note of how late a tick came."""
+    def note(self, late: float, now: float) -> None:
+        """Takes note of how late a tick came that was handled at `now`."""
         self.current = max(late, self.current / 2)
-        self.worst = max(self.worst, late)
+        if now >= self._until:
+            self._last_worst = self._worst if now < self._until + LAG_WINDOW else 0.0
+            self._worst, self._until = 0.0, now + LAG_WINDOW
+        self._worst = max(self._worst, late)
+
+    @property
+    def worst(self) -> float:
+        """The worst of the last minute, or of up to two."""
+        return max(self._worst, self._last_worst)
 
 
 class LedgerMetrics(Collector):
@@ -130,8 +143,9 @@ class LedgerMetrics(Collector):
         )
 
     def _server(self) -> Iterator[Metric]:
-        worst, self._lag.worst = self._lag.worst, 0.0
-        yield GaugeMetricFamily("sluicegate_admission_loop_lag_seconds", "Worst lateness since the last scrape.", worst)
+        yield GaugeMetricFamily(
+            "sluicegate_admission_loop_lag_seconds", "Worst lateness of the last one to two minutes.", self._lag.worst
+        )
         applied_at = self._lag.policy_applied_at
         age = self._ledger.now() - applied_at if applied_at is not None else float("nan")
         yield GaugeMetricFamily("sluicegate_admission_policy_age_seconds", "Time since a policy was applied.", age)

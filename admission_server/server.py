@@ -222,7 +222,8 @@ class AdmissionServer:
         due = loop.time() + TICK
         while True:
             await asyncio.sleep(due - loop.time())
-            self._lag.note(max(0.0, loop.time() - due))
+            now = loop.time()
+            self._lag.note(max(0.0, now - due), now)
             self.ledger.overloaded = self._lag.current > VERY_LATE
             self.ledger.tick()
             self._delivery.deliver()

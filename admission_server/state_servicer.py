@@ -40,6 +40,9 @@ class StateServicer(state_grpc.StateServiceServicer):
         self._version = version
         self._is_overloaded = is_overloaded
         self._watchers = 0
+        self._glance = state_pb.GetStateResponse()
+        self._glance_number = 0
+        self._glance_until = 0.0
 
     async def GetState(  # noqa: N802  # named by the contract
         self, _request: state_pb.GetStateRequest, context: Context
@@ -112,15 +115,25 @@ class StateServicer(state_grpc.StateServiceServicer):
             self._watchers -= 1
 
     async def _changes(self) -> AsyncIterator[state_pb.WatchStateResponse]:
-        last = b""
+        last = 0
         while not self._ledger.draining:
             if not self._is_overloaded():
-                state = self._state()
-                seen = _without_clock(state)
-                if seen != last:
-                    last = seen
-                    yield state_pb.WatchStateResponse(state=state)
+                self._refresh_glance()
+                if self._glance_number != last:
+                    last = self._glance_number
+                    yield state_pb.WatchStateResponse(state=self._glance)
             await asyncio.sleep(WATCH_EVERY)
+
+    def _refresh_glance(self) -> None:
+        """Builds the state that all watchers share, unless that was done a moment ago; a new number when it differs."""
+        now = asyncio.get_running_loop().time()
+        if now < self._glance_until:
+            return
+        self._glance_until = now + WATCH_EVERY
+        state = self._state()
+        if not self._glance_number or _without_clock(state) != _without_clock(self._glance):
+            self._glance = state
+            self._glance_number += 1
 
     def _state(self) -> state_pb.GetStateResponse:
         ledger = self._ledger

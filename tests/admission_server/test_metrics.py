@@ -103,3 +103,18 @@ def test_the_age_of_the_policy_and_pending_signals_are_shown(bench):
     assert math.isnan(before)
     assert scraped("policy_age_seconds") == pytest.approx(5.0)
     assert scraped("signals_pending") == 1
+
+
+def test_the_worst_lag_is_shown_to_every_scrape_of_its_minute_and_then_forgotten(bench):
+    scraped = Scraped(bench)
+    scraped.lag.note(0.7, 100.0)
+    scraped.lag.note(0.1, 101.0)
+    twice = [scraped("loop_lag_seconds") for _ in range(2)]
+    scraped.lag.note(0.2, 161.0)
+    in_the_next = scraped("loop_lag_seconds")
+    scraped.lag.note(0.3, 222.0)
+    later = scraped("loop_lag_seconds")
+    scraped.lag.note(0.0, 900.0)
+
+    assert twice == [0.7, 0.7]
+    assert (in_the_next, later, scraped("loop_lag_seconds")) == (0.7, 0.3, 0.0)

@@ -10,6 +10,7 @@ from admission.v1 import control_service_pb2 as control_pb
 from admission.v1 import state_service_pb2 as state_pb
 from google.protobuf.duration_pb2 import Duration
 
+from admission_server.state_servicer import WATCH_EVERY, StateServicer
 from service_runtime.version import VERSION
 from tests.admission_server.running import TOKENS, WITHIN, account
 
@@ -127,3 +128,36 @@ async def test_the_age_that_a_holder_claims_does_not_make_leases_unlistable(runn
 
     assert [lease.lease_id for lease in listed.leases] == [1]
     assert listed.leases[0].age.seconds > 366 * 86400
+
+
+async def test_watchers_share_one_state_and_are_told_at_most_twice_a_second(running, monkeypatch):
+    built = []
+    build = StateServicer._state
+    monkeypatch.setattr(StateServicer, "_state", lambda self: built.append(self) or build(self))
+    await running.policy()
+    watches = [running.state.WatchState(state_pb.WatchStateRequest()) for _ in range(20)]
+    async with asyncio.timeout(WITHIN):
+        first = [await watch.read() for watch in watches]
+        started = asyncio.get_running_loop().time()
+        async with running.holder():
+            second = [await watch.read() for watch in watches]
+    took = asyncio.get_running_loop().time() - started
+    for watch in watches:
+        watch.cancel()
+
+    assert {message.state.sessions for message in first} == {0}
+    assert {message.state.sessions for message in second} == {1}
+    assert len(built) <= 3 + took / WATCH_EVERY
+
+
+async def test_there_is_a_bound_on_watchers(running, monkeypatch):
+    monkeypatch.setattr("admission_server.state_servicer.MOST_WATCHERS", 1)
+    watch = running.state.WatchState(state_pb.WatchStateRequest())
+    async with asyncio.timeout(WITHIN):
+        await watch.read()
+        refused = running.state.WatchState(state_pb.WatchStateRequest())
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await refused.read()
+    watch.cancel()
+
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
