@@ -27,7 +27,7 @@ LONGEST_RETRY_AFTER = 120
 HOPELESS_CODES = frozenset({"usage_limit_reached", "insufficient_quota"})
 """Codes that clients understand as "come back much later": without `Retry-After`, or they would."""
 
-_CODEX_AGENT = re.compile(r"^codex[\w -]*/(\d+)\.(\d+)", re.IGNORECASE)
+_CODEX_AGENT = re.compile(r"^codex[\w -]*/(\d{1,9})\.(\d{1,9})", re.IGNORECASE)
 _CODEX_RETRIES_429_SINCE = (0, 162)
 
 
@@ -299,9 +299,11 @@ def _sentence(denial: Denial) -> str:
 
 def _of_answer(error: UpstreamAnswered) -> Refusal:
     code = error.code or ("rate_limit_exceeded" if error.status == 429 else "upstream_error")
-    look = _Look(error.status, code, _OVERLOAD if error.status == 429 else "server_error")
+    # Statuses that are none, and that of a proxy of ours that wants a sign-in, are not the client's business.
+    status = error.status if 400 <= error.status <= 599 and error.status != 407 else 502
+    look = _Look(status, code, _OVERLOAD if status == 429 else "server_error")
     return Refusal(
-        status=error.status,
+        status=look.status,
         code=code,
         kind=look.kind,
         message=str(error),

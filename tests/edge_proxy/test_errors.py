@@ -83,6 +83,9 @@ def test_a_reason_that_is_newer_than_this_edge_is_taken_for_overload():
         ("Codex Desktop/0.100.1", 503),
         ("codex_exec/1.0.0", 429),
         ("OpenAI/Python 3.54.0", 429),
+        ("codex/" + "1" * 5000, 429),
+        ("codex/" + "1" * 5000 + ".1", 429),
+        ("codex/0." + "1" * 5000, 429),
         ("", 429),
     ],
 )
