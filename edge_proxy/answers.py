@@ -23,11 +23,11 @@ from edge_proxy.headers import client_headers
 from edge_proxy.metrics import EdgeMetrics
 from edge_proxy.outcome import SUCCESS, Action, Verdict, judge_answer, judge_event, status_of, usage_in
 from edge_proxy.pool_usage import PoolUsage
-from edge_proxy.relay import EventSource, FailedEarly, StreamRelay, error_body, fold, stream_headers
+from edge_proxy.relay import EventSource, FailedEarly, PlainSource, StreamRelay, error_body, fold, stream_headers
 from edge_proxy.reports import AccountReporter
 from edge_proxy.routes import Dialect, Route
 from edge_proxy.settings import EdgeSettings
-from edge_proxy.sse import json_object
+from edge_proxy.sse import COMMENT_KEEPALIVE, json_object
 from edge_proxy.turn import ACCOUNT_RESPONSE_CREATES, RESPONSE_CREATE, TurnWatch
 from edge_proxy.upstream import UpstreamResponse
 
@@ -50,9 +50,13 @@ class Try:
     watch: TurnWatch
     reporter: AccountReporter
 
-    def created(self) -> None:
-        """The response exists: its creation holds up nobody else any more, and the body will not be sent again."""
+    def accepted(self) -> None:
+        """The upstream has taken the request: its creation holds up nobody else any more."""
         self.grant.release(RESPONSE_CREATE, ACCOUNT_RESPONSE_CREATES)
+
+    def created(self) -> None:
+        """The response exists, and there will be no other try: the body will not be sent again."""
+        self.accepted()
         if self.body is not None:
             self.body.drop()
 
@@ -123,11 +127,14 @@ class Answers:
 
     async def pass_on(self, this: Try, response: UpstreamResponse) -> None:
         """Passes an answer on as it comes, whatever it is: for upstreams that speak the client's own dialect."""
-        this.created()
+        this.accepted()
         if response.is_event_stream:
             await self._pass_stream(this, response)
             return
         content = await response.body(limit=_LARGEST_ANSWER, within=self._settings.silence_timeout)
+        if this.exchange.started:  # keepalives of an earlier try: the client reads a stream
+            raise UpstreamFailed(UpstreamTrouble.MALFORMED, "The upstream did not answer with a stream.")
+        this.created()
         document = json_object(content)
         this.watch.usage = usage_in(document.get("usage"))
         identity = document.get("id")
@@ -172,20 +179,30 @@ class Answers:
         )
 
     async def _pass_stream(self, this: Try, response: UpstreamResponse) -> None:
-        started = False
-        while (chunk := await response.chunk(within=self._settings.silence_timeout)) != b"":
-            if chunk is None:
-                raise UpstreamFailed(UpstreamTrouble.SILENT, "The upstream has been silent for too long.")
-            if not started:
-                started = True
+        source = PlainSource(
+            response,
+            keepalive_interval=self._settings.keepalive_interval,
+            silence_timeout=self._settings.silence_timeout,
+            deadline=asyncio.get_running_loop().time() + self._settings.stream_timeout,
+        )
+        while (chunk := await source.next()) != b"":
+            if chunk is None and not source.at_boundary:
+                continue
+            if chunk is not None and not this.watch.visible:
                 this.watch.visible = True
-                self._note_first_byte(this)
-                await this.exchange.start(200, stream_headers(response.raw_headers))
-            await this.exchange.write(chunk)
+                this.created()
+            await self._begin_stream(this, response)
+            await this.exchange.write(COMMENT_KEEPALIVE if chunk is None else chunk)
+            if chunk is None:
+                self._metrics.keepalives.inc()
         note_end(this.record, this.reporter, this.watch)
-        if not started:
-            await this.exchange.start(200, stream_headers(response.raw_headers))
+        await self._begin_stream(this, response)
         await this.exchange.finish()
+
+    async def _begin_stream(self, this: Try, response: UpstreamResponse) -> None:
+        if not this.exchange.started:
+            self._note_first_byte(this)
+            await this.exchange.start(200, stream_headers(response.raw_headers))
 
     async def _respond_folded(
         self, this: Try, response: UpstreamResponse, answer: dict[str, Any], failure: dict[str, Any]

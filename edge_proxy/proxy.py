@@ -142,7 +142,8 @@ class HttpProxy:
         elif not exchange.finished:
             record.outcome = "repaired"
             self._metrics.repaired_streams.inc()
-            await end_stream(exchange, refusal)
+            route = match(exchange.request.method, exchange.request.raw_path)
+            await end_stream(exchange, refusal, plain=route.answerer is Answerer.PLAIN)
 
     async def _answer(self, exchange: Exchange, record: AccessRecord) -> None:
         request = exchange.request

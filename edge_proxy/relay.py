@@ -22,6 +22,8 @@ from edge_proxy.upstream import UpstreamResponse
 _AFTER_TERMINAL = 2.0
 """How long to wait for the end of a stream whose terminal event has come, for a `[DONE]` that may follow."""
 
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+
 
 class FailedEarly(Exception):
     """The stream failed before the client had to see anything of it."""
@@ -56,6 +58,7 @@ class EventSource:
         self._deadline = deadline
         self._clock = asyncio.get_running_loop().time
         self._silent_since = self._clock()
+        self._over_at: float | None = None
 
     @property
     def at_boundary(self) -> bool:
@@ -64,14 +67,14 @@ class EventSource:
 
     async def next(self) -> bytes | None:
         """Returns the next chunk, b"" at the end, None after an interval of silence. Raises `UpstreamFailed`."""
-        interval = _AFTER_TERMINAL if self.watch.terminal else self._interval
-        chunk = await self._response.chunk(within=interval)
+        if self._over_at is not None:
+            left = self._over_at - self._clock()
+            return await self._response.chunk(within=left) or b"" if left > 0 else b""
+        chunk = await self._response.chunk(within=self._interval)
         now = self._clock()
         if now >= self._deadline:
             raise UpstreamFailed(UpstreamTrouble.TOO_LATE, "The response took longer than a response may take.")
         if chunk is None:
-            if self.watch.terminal:
-                return b""
             if now - self._silent_since >= self._silence_timeout:
                 raise UpstreamFailed(UpstreamTrouble.SILENT, "The upstream has been silent for too long.")
             return None
@@ -92,12 +95,48 @@ class EventSource:
                 self._give_another_try(watch.failure)
         if watch.created and not created:
             self._on_created()
+        if watch.terminal:
+            self._over_at = self._clock() + _AFTER_TERMINAL
 
     @staticmethod
     def _give_another_try(failure: dict[str, Any]) -> None:
         verdict = judge_event(failure)
         if verdict.action is not Action.SURFACE:
             raise FailedEarly(verdict, failure)
+
+
+class PlainSource:
+    """Reads a stream of another dialect without looking into it, and keeps its time limits."""
+
+    def __init__(
+        self, response: UpstreamResponse, *, keepalive_interval: float, silence_timeout: float, deadline: float
+    ) -> None:
+        self._response = response
+        self._interval = keepalive_interval
+        self._silence_timeout = silence_timeout
+        self._deadline = deadline
+        self._clock = asyncio.get_running_loop().time
+        self._silent_since = self._clock()
+        self._tail = b""
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether a comment may be put in here."""
+        return not self._tail or self._tail.endswith(_EVENT_ENDS)
+
+    async def next(self) -> bytes | None:
+        """Returns the next chunk, b"" at the end, None after an interval of silence. Raises `UpstreamFailed`."""
+        chunk = await self._response.chunk(within=self._interval)
+        now = self._clock()
+        if now >= self._deadline:
+            raise UpstreamFailed(UpstreamTrouble.TOO_LATE, "The response took longer than a response may take.")
+        if chunk is None:
+            if now - self._silent_since >= self._silence_timeout:
+                raise UpstreamFailed(UpstreamTrouble.SILENT, "The upstream has been silent for too long.")
+            return None
+        self._silent_since = now
+        self._tail = (self._tail + chunk[-4:])[-4:]
+        return chunk
 
 
 class StreamRelay:
@@ -162,12 +201,16 @@ class StreamRelay:
             self._on_keepalive()
 
 
-async def end_stream(exchange: Exchange, refusal: Refusal) -> None:
+async def end_stream(exchange: Exchange, refusal: Refusal, *, plain: bool) -> None:
     """Gives a stream that has begun the end that it lacks: an event that clients understand.
 
     The blank line before it ends whatever event the upstream was cut in; between events it means nothing.
+    `plain`: whether the stream is one of chat completions, whose clients look for an `error` in the data.
     """
-    await exchange.finish(b"\n\nevent: response.failed\ndata: %b\n\n" % failure_event(refusal.error))
+    if plain:
+        await exchange.finish(b"\n\ndata: %b\n\n" % orjson.dumps({"error": refusal.error}))
+    else:
+        await exchange.finish(b"\n\nevent: response.failed\ndata: %b\n\n" % failure_event(refusal.error))
 
 
 async def fold(source: EventSource) -> tuple[dict[str, Any], dict[str, Any]]:

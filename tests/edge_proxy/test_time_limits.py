@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from aiohttp import web
 
 from admission_client.lease import AccountKind
 from admission_client.memory import MemoryAdmission
@@ -115,6 +116,26 @@ async def test_a_stream_without_an_end_is_given_one(admission: MemoryAdmission, 
     assert b"event: response.failed" in answer.content
     assert b"stream_incomplete" in answer.content
     assert repaired == 1
+
+
+async def test_comments_after_the_last_event_do_not_keep_a_stream_open(
+    admission: MemoryAdmission, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+):
+    async def comment_for_ever(request: web.Request, _upstream: ScriptedUpstream) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b"".join(event(part) for part in TURN))
+        while True:
+            await asyncio.sleep(0.05)
+            await response.write(b": still here\n\n")
+
+    monkeypatch.setattr("edge_proxy.relay._AFTER_TERMINAL", 0.2)
+    upstream.script(comment_for_ever)
+    async with running_edge(admission) as edge, edge.client() as client, asyncio.timeout(5):
+        answer = await client.post(CODEX, json=STREAMED)
+        assert edge.idle
+
+    assert answer.content.replace(b": still here\n\n", b"") == b"".join(event(part) for part in TURN)
 
 
 @pytest.mark.parametrize("settings", [{"body_progress_timeout": 0.1}, {"body_timeout": 0.1}])
