@@ -29,7 +29,7 @@ from control_api.accounts.service import AccountService
 from control_api.auth import AdminGate, AdminToken, FailureLimit, load_admin_token
 from control_api.body_limit import BodyLimit
 from control_api.changes import PolicyChanges
-from control_api.controller_lock import ControllerLock
+from control_api.controller_lock import LOCK_TABLE, ControllerLock
 from control_api.dashboard_lane import LANE, DashboardLane
 from control_api.database import Database
 from control_api.errors import DatabaseError, describe_problems, install_error_handlers, problem_responses
@@ -149,12 +149,15 @@ async def _open_store(settings: ControlSettings, stack: AsyncExitStack) -> _Stor
     stack.push_async_callback(database.close)
     vault = Vault.open(key=settings.vault_key, key_file=settings.effective_key_file)
     try:
-        await database.migrate()
+        if not await database.has_table(LOCK_TABLE):
+            await database.migrate()
         lock = ControllerLock(database, ttl=settings.lock_ttl)
         term = await lock.take()
+        stack.push_async_callback(lock.give_back)
+        # Only who holds the lock changes a schema that exists: another version may be running on it.
+        await database.migrate()
     except DatabaseError as error:
         raise StartupError(f"cannot use the database: {error}") from error
-    stack.push_async_callback(lock.give_back)
     changes = PolicyChanges()
     limits = LimitService(database=database, changes=changes, seeds=settings.limit_seeds())
     await limits.load()

@@ -24,6 +24,9 @@ from service_runtime.process import StartupError
 log = structlog.get_logger(__name__)
 
 
+LOCK_TABLE = "controller"
+
+
 class LockLost(Exception):
     """Another process holds the lock now: this one must not write any more."""
 
@@ -35,7 +38,7 @@ def _count() -> Any:
 class ControllerRow(SQLModel, table=True):
     """The one row that says who the controller is."""
 
-    __tablename__ = "controller"
+    __tablename__ = LOCK_TABLE
 
     id: int = Field(default=1, primary_key=True)
     holder: str = Field(default="", max_length=64)

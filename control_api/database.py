@@ -12,7 +12,7 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -49,6 +49,12 @@ class Database:
                 await connection.execution_options(sluicegate_write=True)
                 async with AsyncSession(connection, expire_on_commit=False) as session, session.begin():
                     yield session
+
+    async def has_table(self, name: str) -> bool:
+        """Returns whether a table exists; none does before the first migration."""
+        async with self.read() as session:
+            connection = await session.connection()
+            return await connection.run_sync(lambda sync: inspect(sync).has_table(name))
 
     async def migrate(self) -> None:
         """Brings the schema up to date."""

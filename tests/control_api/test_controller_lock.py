@@ -3,7 +3,9 @@ import asyncio
 import pytest
 
 from control_api.controller_lock import ControllerLock, LockLost
+from control_api.database import Database
 from service_runtime.process import StartupError
+from tests.control_api.running import running_control, settings_for
 
 
 def lock(parts, *, host="here", pid=1, alive=True, ttl=0.4):
@@ -56,4 +58,19 @@ async def test_a_holder_that_is_alive_is_never_replaced(parts):
         await lock(parts).take()
 
     assert not keeping.done()
+    keeping.cancel()
+
+
+async def test_who_does_not_get_the_lock_leaves_the_schema_alone(parts, tmp_path, monkeypatch):
+    alive = lock(parts, host="elsewhere")
+    await alive.take()
+    keeping = asyncio.create_task(alive.keep())
+    migrations = []
+    monkeypatch.setattr(Database, "migrate", lambda _: migrations.append("migrated"))
+
+    with pytest.raises(StartupError, match="another control API runs"):
+        async with running_control(settings_for(tmp_path)):
+            pass
+
+    assert migrations == []
     keeping.cancel()
