@@ -250,15 +250,21 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def describe_problems(app: FastAPI) -> None:
-    """Adds the problem document to the application's OpenAPI description."""
+    """Adds the problem document to the application's OpenAPI description, and what the body limit may answer."""
     make = app.openapi
+    too_large = {str(status): response for status, response in problem_responses(413).items()}
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
+            made = make()
             schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            components = make().setdefault("components", {}).setdefault("schemas", {})
+            components = made.setdefault("components", {}).setdefault("schemas", {})
             components.update(schema.pop("$defs", {}))
             components["Problem"] = schema
+            for operations in made["paths"].values():
+                for operation in operations.values():
+                    if "requestBody" in operation:
+                        operation["responses"].update(too_large)
         return make()
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents

@@ -47,3 +47,4 @@ async def test_the_description_is_open_and_describes_every_problem(lone_control)
     assert set(problems) == {"application/problem+json"}
     assert "Problem" in described["components"]["schemas"]
     assert all(operation.get("summary") for operation in operations)
+    assert all("413" in operation["responses"] for operation in operations if "requestBody" in operation)
