@@ -107,6 +107,16 @@ class AccountChange(SQLModel, table=True):
     reason: str = Field(default="", sa_column=Column(Text, nullable=False))
 
 
+class SpentToken(SQLModel, table=True):
+    """A refresh token that was exchanged here: a file that still holds it is worth nothing."""
+
+    __tablename__ = "spent_tokens"
+
+    account_id: str = Field(primary_key=True, foreign_key="accounts.id", ondelete="CASCADE", max_length=128)
+    refresh_token_sha256: str = Field(primary_key=True, max_length=64)
+    spent_at: float = _seconds(nullable=False)
+
+
 class LoginFlow(SQLModel, table=True):
     """One sign-in under way, or one that has ended."""
 

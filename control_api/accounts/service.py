@@ -19,7 +19,7 @@ from admission_client.lease import AccountKind
 from admission_client.policy import AccountStatus
 from control_api.accounts.addresses import checked_base_url
 from control_api.accounts.identity import UNKNOWN_PLAN, SignIn, fingerprint, slug
-from control_api.accounts.models import Account, AccountChange, AccountPatch, ApiKeyAccountInput
+from control_api.accounts.models import Account, AccountChange, AccountPatch, ApiKeyAccountInput, SpentToken
 from control_api.accounts.status import StatusEvent, after
 from control_api.changes import PolicyChanges
 from control_api.database import Database
@@ -30,6 +30,8 @@ from service_runtime.process import StartupError
 
 HISTORY_KEPT = 500
 """Lines of history kept for each account."""
+SPENT_KEPT = 90 * 86_400.0
+"""How long a refresh token that was exchanged here is known as such, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ class AccountService:
     async def accept(self, sign_in: SignIn, *, target_account_id: str | None = None, source: str) -> Imported:
         """Stores a finished sign-in: a new account, or new tokens for the seat that exists, which reactivates it.
 
-        With a target it is a re-authentication: raises `Conflict` when the seat is another one.
+        With a target it is a re-authentication: raises `Conflict` when the seat is another one; also for tokens that
+        were exchanged here already, which would replace good ones.
         """
         async with self._database.write() as session:
             if target_account_id is not None:
@@ -85,6 +88,8 @@ class AccountService:
                 if target.seat_key != sign_in.seat.key:
                     raise Conflict("The sign-in belongs to another seat than this account.", code="seat_mismatch")
             known = (await session.exec(select(Account).where(Account.seat_key == sign_in.seat.key))).first()
+            if known is not None:
+                await self._check_not_spent(session, known, sign_in)
             account = known or await self._new_seat(session, sign_in)
             self._describe(account, sign_in)
             self._store_tokens(account, sign_in)
@@ -237,15 +242,24 @@ class AccountService:
         """Returns the refresh token; empty when there is none. Secret, and never leaves this process."""
         return self._vault.decrypt(account.refresh_token) if account.refresh_token else ""
 
-    def store_rotation(self, account: Account, sign_in: SignIn) -> None:
+    async def store_rotation(self, session: AsyncSession, account: Account, sign_in: SignIn) -> None:
         """Puts refreshed tokens into an account; the caller has compared the old refresh token and commits.
 
         Who the account is stays: a refresh can tell of a new plan, never of another seat.
         """
         if sign_in.seat.plan != UNKNOWN_PLAN:
             account.plan = sign_in.seat.plan
+        spent, now = account.refresh_token_sha256, self._now()
         self._store_tokens(account, sign_in)
-        account.refreshed_at = self._now()
+        account.refreshed_at = now
+        session.add(account)
+        if account.refresh_token_sha256 != spent:
+            await session.merge(SpentToken(account_id=account.id, refresh_token_sha256=spent, spent_at=now))
+            await session.exec(
+                sql_delete(SpentToken).where(
+                    col(SpentToken.account_id) == account.id, col(SpentToken.spent_at) < now - SPENT_KEPT
+                )
+            )
 
     async def _operator(self, account_id: str, event: StatusEvent) -> Account:
         async with self._database.write() as session:
@@ -274,6 +288,15 @@ class AccountService:
             account.credential_version += 1
             account.credential_obtained_at = self._now()
             await self.change(session, account, StatusEvent.SIGNED_IN, reason="")
+
+    async def _check_not_spent(self, session: AsyncSession, account: Account, sign_in: SignIn) -> None:
+        digest = fingerprint(sign_in.tokens.refresh_token)
+        if await session.get(SpentToken, (account.id, digest)) is not None:
+            raise Conflict(
+                "This refresh token was exchanged here before and is no good any more. "
+                "Keep the account as it is, or sign in again.",
+                code="token_spent",
+            )
 
     async def _new_seat(self, session: AsyncSession, sign_in: SignIn) -> Account:
         seat, now = sign_in.seat, self._now()

@@ -287,8 +287,8 @@ class RefreshService:
             if account.refresh_token_sha256 != fingerprint:
                 log.info("a newer sign-in has won over a refresh", account_id=account_id)
                 return _newer(account)
-            self._accounts.store_rotation(account, sign_in(tokens, account_id=account.upstream_account_id))
-            session.add(account)
+            signed_in = sign_in(tokens, account_id=account.upstream_account_id)
+            await self._accounts.store_rotation(session, account, signed_in)
             await self._remove_intent(session, account_id)
             await self._accounts.note(session, account, "refreshed", reason)
             if AccountStatus.REAUTH_REQUIRED in (account.status, account.resume_to):
