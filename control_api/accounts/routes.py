@@ -95,7 +95,7 @@ def account_routes(accounts: AccountService, changes: PolicyChanges) -> APIRoute
                 "model": AccountView,
                 "description": "The seat was known: its tokens are replaced, and it is active.",
             },
-            **problem_responses(409, 413),
+            **problem_responses(409),
         },
         openapi_extra=_IMPORT_BODY,
     )
