@@ -22,6 +22,7 @@ from edge_proxy.upstream import Upstream
 from edge_proxy.websocket import SocketProxy
 
 _JSON = [(b"content-type", b"application/json")]
+_READY_RETRY = 2
 
 
 class EdgeApp:
@@ -85,13 +86,17 @@ class EdgeApp:
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answers one ASGI connection."""
-        if scope["type"] == "http":
-            if scope["path"].startswith("/health/"):
-                await self._health(scope["path"], send)
-            else:
+        if scope["type"] == "http" and scope["path"].startswith("/health/"):
+            await self._health(scope["path"], send)
+            return
+        self._note_readiness()  # an outage may come before anybody asks
+        try:
+            if scope["type"] == "http":
                 await self._http.serve(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await self._sockets.serve(scope, receive, send)
+            elif scope["type"] == "websocket":
+                await self._sockets.serve(scope, receive, send)
+        finally:
+            self._note_readiness()
 
     async def _health(self, path: str, send: Any) -> None:
         status, word = 404, "unknown"
@@ -101,11 +106,16 @@ class EdgeApp:
             status, word = (200, "ready") if self.ready else (503, "not ready")
         content = orjson.dumps({"status": word})
         headers = [*_JSON, (b"content-length", b"%d" % len(content))]
+        if status == 503:
+            headers.append((b"retry-after", b"%d" % _READY_RETRY))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
     @property
     def ready(self) -> bool:
         """Whether this edge has had a session and a policy once, is not draining, and was not replaced by another."""
-        self._was_ready = self._was_ready or self._admission.ready
+        self._note_readiness()
         return self._was_ready and not self.drain.begun.is_set() and not self._is_over()
+
+    def _note_readiness(self) -> None:
+        self._was_ready = self._was_ready or self._admission.ready

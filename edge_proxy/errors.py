@@ -227,6 +227,9 @@ _DENIALS: dict[DenialReason, _Look] = {
     DenialReason.SESSION_STALE: _Look(503, "session_stale", default_retry=2),
 }
 
+_FOR_CLIENTS = {DenialReason.KEY_UNKNOWN: "This API key is not known here."}
+"""Instead of the admission server's words, where those are about what clients never see."""
+
 _ERRORS: dict[type[Exception], _Look] = {
     RouteNotFound: _Look(404, "not_found", "invalid_request_error"),
     PathRefused: _Look(400, "invalid_path", "invalid_request_error"),
@@ -281,7 +284,7 @@ def _of_denial(denial: Denial) -> Refusal:
         status=look.status,
         code=look.code,
         kind=look.kind,
-        message=denial.message or _sentence(denial),
+        message=_FOR_CLIENTS.get(denial.reason) or denial.message or _sentence(denial),
         reason=denial.reason.value,
         retry_after=_retry_after(look, denial.retry_after),
     )

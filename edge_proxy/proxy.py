@@ -21,7 +21,7 @@ from edge_proxy.auth import Client, identify, upstream_account_of
 from edge_proxy.body import Body, BodyReader
 from edge_proxy.control import ControlApi
 from edge_proxy.drain import Drain
-from edge_proxy.errors import ClientGone, EdgeError, RouteNotFound, UpstreamFailed, refusal_of
+from edge_proxy.errors import ClientGone, ControlUnavailable, EdgeError, RouteNotFound, UpstreamFailed, refusal_of
 from edge_proxy.exchange import Exchange, Request
 from edge_proxy.headers import upstream_headers
 from edge_proxy.metrics import EdgeMetrics
@@ -222,6 +222,8 @@ class HttpProxy:
         status, content = await self._control.usage(
             path, key_sha256=asked.client.key_sha256, request_id=asked.record.request_id
         )
+        if status in {429, 503}:  # its words are for the edge; the client is told when to come back
+            raise ControlUnavailable
         await asked.exchange.respond(status, [(b"content-type", b"application/json")], content)
 
     @staticmethod

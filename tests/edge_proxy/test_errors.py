@@ -93,6 +93,12 @@ def test_overload_is_503_for_those_who_give_up_on_429(agent: str, status: int):
     assert refusal_of(Denied(Denial(reason=DenialReason.LANE_FULL)), user_agent=agent).status == status
 
 
+def test_an_unknown_key_is_told_in_the_clients_words():
+    refusal = refusal_of(Denied(Denial(reason=DenialReason.KEY_UNKNOWN, message="No API key has this hash.")))
+
+    assert refusal.message == "This API key is not known here."
+
+
 def test_an_old_codex_still_gets_its_quota_answer_as_429():
     quota = Denied(Denial(reason=DenialReason.QUOTA_EXHAUSTED, retry_after=9.0))
 

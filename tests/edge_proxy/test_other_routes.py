@@ -207,6 +207,18 @@ async def test_usage_is_503_while_the_control_api_is_away_and_404_without_one(
     assert without.status_code == 404
 
 
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_busy_control_api_is_told_as_one_that_is_away_with_a_time_to_come_back(
+    admission: MemoryAdmission, control: ScriptedUpstream, status: int
+):
+    control.script(refusal(status, {"code": "busy"}))
+    async with running_edge(admission, control_url=control.url) as edge, edge.client() as client:
+        answer = await client.get("/v1/usage")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "control_unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
 async def test_streams_tell_the_pools_limits_once_they_are_known(
     admission: MemoryAdmission, upstream: ScriptedUpstream, control: ScriptedUpstream
 ):
@@ -297,6 +309,18 @@ async def test_ready_stays_after_the_admission_server_was_there_once(upstream: S
         after = await client.get("/health/ready")
 
     assert [answer.status_code for answer in (before, during, after)] == [503, 200, 200]
+    assert int(before.headers["retry-after"]) >= 1
+
+
+async def test_an_edge_that_has_served_is_ready_in_an_outage_though_nobody_had_asked(
+    edge: RunningEdge, admission: MemoryAdmission
+):
+    async with edge.client() as client:
+        await client.post("/backend-api/codex/responses", json={"model": "m", "stream": True, "input": []})
+        admission.ready = False
+        ready = await client.get("/health/ready")
+
+    assert ready.status_code == 200
 
 
 async def test_an_edge_that_was_superseded_is_not_ready_any_more(admission: MemoryAdmission):
