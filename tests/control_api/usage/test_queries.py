@@ -5,6 +5,7 @@ import pytest
 from control_api.accounts.identity import sign_in
 from control_api.errors import Conflict, NotFound
 from tests.control_api.conftest import open_parts
+from tests.control_api.running import eventually
 from tests.control_api.test_answers import drip, serving
 
 USAGE = "GET /backend-api/wham/usage"
@@ -207,3 +208,20 @@ async def test_a_dripping_upstream_does_not_keep_a_query_beyond_its_time(parts, 
         outcome = await parts.queries.poll(account_id)
 
     assert outcome == "failed"
+
+
+async def test_closing_ends_queries_under_way_and_tells_who_waits(parts):
+    account_id, _ = await parts.sign_in()
+
+    async with serving(drip) as url, asyncio.timeout(10):
+        async with parts.database.write() as session:
+            account = await parts.accounts.load(session, account_id)
+            account.base_url = url
+            session.add(account)
+        waiting = asyncio.create_task(parts.queries.poll(account_id))
+        await eventually(lambda: parts.queries._queries)
+        await parts.queries.close()
+        outcome = await waiting
+
+    assert outcome == "stopped"
+    assert not parts.queries._queries
