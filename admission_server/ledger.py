@@ -12,7 +12,7 @@ The rules, in the order in which an acquire meets them:
 7. What a holder still runs after a lapse or a restart is taken back into the books even above a limit (overdraft);
    nothing new is granted until it is gone.
 
-The clock is passed in. Time during which the process was paused does not count: `tick` notices such gaps. What should
+The clock is passed in. Of a pause of the process only half a second counts: `tick` notices such gaps. What should
 happen next is left in mailboxes (`take_mail`) and in `take_events`; the caller delivers it.
 """
 
@@ -148,7 +148,10 @@ class Ledger:
         After a pause it stands still until the next tick: a deadline that was made with the time of a pause in it would
         be too late by the length of the pause.
         """
-        return min(self._clock(), self._last_tick + PAUSE) - self._paused_for
+        clock = self._clock()
+        if clock - self._last_tick > PAUSE:
+            clock = self._last_tick + PAUSE
+        return clock - self._paused_for
 
     def take_mail(self) -> list[Session]:
         """Returns the sessions that got mail since the last call; `Session.take_mail` empties a mailbox."""

@@ -151,6 +151,7 @@ class Pool:
     """Accounts that a kind of request may use, ranked; and those who wait for any of them."""
 
     __slots__ = (
+        "_full",
         "_index",
         "_masks",
         "_open",
@@ -185,6 +186,7 @@ class Pool:
         self._reattach = reattach
         self._ranking = ranking
         self._index = {account: i for i, account in enumerate(members)}
+        self._full = (1 << len(families)) - 1
         self._masks = [0] * len(members)
         self._serving = [False] * len(members)
         self._open = [0] * len(families)
@@ -209,7 +211,7 @@ class Pool:
             self.stale.add(account)
         index = self._ranking.draw()
         # A ranking goes by floats; whether there is a seat is never left to those.
-        if index is None or not self.has_room(self.members[index]):
+        if index is None or self._masks[index] != self._full:
             return None
         return self.members[index]
 
@@ -251,8 +253,7 @@ class Pool:
             for i in range(len(self.families)):
                 if changed >> i & 1:
                     self._open[i] += 1 if mask >> i & 1 else -1
-            full = (1 << len(self.families)) - 1
-            self._wide_open += (mask == full) - (self._masks[index] == full)
+            self._wide_open += (mask == self._full) - (self._masks[index] == self._full)
             self._masks[index] = mask
         if account.serving != self._serving[index]:
             self._serving[index] = account.serving

@@ -133,7 +133,12 @@ async def test_the_age_that_a_holder_claims_does_not_make_leases_unlistable(runn
 async def test_watchers_share_one_state_and_are_told_at_most_twice_a_second(running, monkeypatch):
     built = []
     build = StateServicer._state
-    monkeypatch.setattr(StateServicer, "_state", lambda self: built.append(self) or build(self))
+
+    def count(servicer):
+        built.append(servicer)
+        return build(servicer)
+
+    monkeypatch.setattr(StateServicer, "_state", count)
     await running.policy()
     watches = [running.state.WatchState(state_pb.WatchStateRequest()) for _ in range(20)]
     async with asyncio.timeout(WITHIN):
