@@ -6,7 +6,6 @@ visible event a turn can be replayed elsewhere without its client noticing; afte
 """
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,7 +22,15 @@ from edge_proxy.auth import Client
 from edge_proxy.body import ByteBudget
 from edge_proxy.client_socket import ClientSocket
 from edge_proxy.drain import Drain
-from edge_proxy.errors import ClientGone, EdgeError, UpstreamAnswered, UpstreamFailed, UpstreamTrouble, refusal_of
+from edge_proxy.errors import (
+    BodyMalformed,
+    ClientGone,
+    EdgeError,
+    UpstreamAnswered,
+    UpstreamFailed,
+    UpstreamTrouble,
+    refusal_of,
+)
 from edge_proxy.frames import (
     ClientFrame,
     addressed,
@@ -128,7 +135,7 @@ class Line:
         self._waiting: deque[_Turn] = deque()
         self._arrived = asyncio.Event()
         self._running: _Turn | None = None
-        self._held_frames: list[str] = []
+        self._held_frames: deque[str] = deque()
         self._upstream: UpstreamSocket | None = None
         self._without_sockets: set[str] = set()
         """Accounts whose upstream answered 426: they are spoken to over HTTP."""
@@ -152,11 +159,15 @@ class Line:
         self._waiting.append(_Turn(frame, request, record, size))
         self._arrived.set()
 
-    async def pass_on(self, text: str) -> bool:
-        """Sends a frame that is no turn to the open upstream socket. Returns false when there is nobody to send to."""
+    def pass_on(self, text: str) -> bool:
+        """Sends a frame that is no turn upstream, or keeps it for the turn that is about to be sent.
+
+        Never waits: whoever reads from the client must go on. Returns false when there is nobody to send to. Raises
+        `BodyMalformed` when the upstream does not take what it was sent.
+        """
         if self._upstream is not None and self._upstream.open:
-            with contextlib.suppress(UpstreamFailed):  # the turn itself finds out
-                await self._upstream.send(text)
+            if not self._upstream.post(text):
+                raise BodyMalformed("Too many frames wait for the upstream to take them.")
             return True
         if self._running is not None and len(self._held_frames) < self._parts.settings.turns_per_line:
             self._held_frames.append(text)
@@ -368,10 +379,10 @@ class Line:
             frame = for_another_owner(frame)
         upstream.turns += 1
         try:
-            await upstream.send(backend_frame(frame.document) if self._is_normalised(this) else frame.text)
-            for text in self._held_frames:
-                await upstream.send(text)
-            self._held_frames.clear()
+            text = backend_frame(frame.document) if self._is_normalised(this) else frame.text
+            await self._send(this, upstream, text)
+            while self._held_frames:
+                await self._send(this, upstream, self._held_frames.popleft())
             await self._forward(this, upstream)
         except UpstreamFailed as error:
             if error.trouble is UpstreamTrouble.CUT and upstream.turns > 1 and watch.events == 0:
@@ -414,6 +425,17 @@ class Line:
                 retry_after=verdict.resets_after,
             )
         return TryFailed(verdict, this.account, error)
+
+    async def _send(self, this: _Try, upstream: UpstreamSocket, text: str) -> None:
+        """Sends a frame. Its client hears from us meanwhile: a large one takes its time on a slow line."""
+        sending = asyncio.create_task(upstream.send(text))
+        try:
+            while not (await asyncio.wait([sending], timeout=self._parts.settings.keepalive_interval))[0]:
+                await self._keep_alive(this.turn)
+            await sending
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
 
     # --- Its events, one by one.
 

@@ -77,6 +77,8 @@ class EdgeSettings(ServiceSettings):
     """Seconds for a whole stream."""
     client_write_timeout: float = Field(default=60.0, gt=0)
     """Seconds that a client may leave its answer unread."""
+    upstream_write_timeout: float = Field(default=60.0, gt=0)
+    """Seconds that an upstream may leave a frame unread."""
     head_timeout: float = Field(default=20.0, gt=0)
     """Seconds for the headers of a request."""
     body_timeout: float = Field(default=60.0, gt=0)

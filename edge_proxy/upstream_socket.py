@@ -5,6 +5,7 @@ them can only be served there.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -28,6 +29,9 @@ _PING_INTERVAL = 20.0
 _PING_TIMEOUT = 120.0
 _CLOSE_TIMEOUT = 1.0
 _FRAMES_AHEAD = 16
+_MOST_POSTED = 64
+_MOST_POSTED_CHARACTERS = 1024 * 1024
+"""What may wait before one more frame is posted, so that a single frame may be of any size."""
 
 
 class FrameSource(Protocol):
@@ -57,11 +61,14 @@ class _Connect(connect):
 class UpstreamSocket:
     """One open socket to an account's upstream."""
 
-    def __init__(self, connection: ClientConnection, account: GrantedAccount) -> None:
+    def __init__(self, connection: ClientConnection, account: GrantedAccount, *, write_timeout: float) -> None:
         self.account = account
         self.turns = 0
         """Turns that were sent on it."""
         self._connection = connection
+        self._write_timeout = write_timeout
+        self._posted: deque[str] = deque()
+        self._delivering: asyncio.Task[None] | None = None
         self._patience = Patience()
         self._made: deque[str] = deque(maxlen=_REMEMBERED)
 
@@ -85,11 +92,32 @@ class UpstreamSocket:
         self._made.append(response_id)
 
     async def send(self, text: str) -> None:
-        """Sends a frame. Raises `UpstreamFailed`."""
+        """Sends a frame. Raises `UpstreamFailed`, and then the socket is of no use any more."""
         try:
-            await self._connection.send(text)
+            async with asyncio.timeout(self._write_timeout):
+                await self._connection.send(text)
+        except TimeoutError:
+            self._connection.transport.abort()
+            raise UpstreamFailed(UpstreamTrouble.TOO_LATE, "The upstream has stopped reading.") from None
         except ConnectionClosed as error:
             raise UpstreamFailed(UpstreamTrouble.CUT, "The upstream closed the socket.") from error
+
+    def post(self, text: str) -> bool:
+        """Sends a frame without anybody waiting for it. Returns false when too much waits already.
+
+        Whoever reads from the socket finds out when it cannot be sent.
+        """
+        if len(self._posted) >= _MOST_POSTED or sum(map(len, self._posted)) > _MOST_POSTED_CHARACTERS:
+            return False
+        self._posted.append(text)
+        if self._delivering is None or self._delivering.done():
+            self._delivering = asyncio.create_task(self._deliver())
+        return True
+
+    async def _deliver(self) -> None:
+        with contextlib.suppress(UpstreamFailed):
+            while self._posted:
+                await self.send(self._posted.popleft())
 
     async def frame(self, *, within: float | None) -> bytes | None:
         """Returns the next frame, or None after `within` seconds without one. Raises `UpstreamFailed`."""
@@ -104,13 +132,19 @@ class UpstreamSocket:
     async def drop(self) -> None:
         """Ends it in the middle of a turn: at once, because the turn's seats wait for it."""
         self._patience.close()
+        self._posted.clear()
         self._connection.transport.abort()
         await self._connection.wait_closed()
 
     async def close(self) -> None:
-        """Closes it, without waiting long for an upstream that does not answer."""
-        self._patience.close()
-        await self._connection.close()
+        """Closes it, without waiting long for an upstream that does not answer, or does not even read."""
+        self._posted.clear()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_TIMEOUT):
+                    await self._connection.close()
+        finally:
+            await self.drop()
 
 
 async def connect_upstream(
@@ -130,7 +164,7 @@ async def connect_upstream(
         raise UpstreamFailed(UpstreamTrouble.ADDRESS_REFUSED, str(error)) from None
     except (OSError, InvalidHandshake, WebSocketException, websockets.InvalidURI) as error:
         raise UpstreamFailed(UpstreamTrouble.UNREACHABLE, "The upstream cannot be reached.") from error
-    return UpstreamSocket(connection, account)
+    return UpstreamSocket(connection, account, write_timeout=settings.upstream_write_timeout)
 
 
 async def _handshake(

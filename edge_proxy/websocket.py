@@ -130,7 +130,7 @@ class _Socket:
             if frame.kind == CREATE:
                 self._parts.drain.check()
                 self._enqueue(line or self._new_line(frame.stream_id), frame)
-            elif line is None or not await line.pass_on(frame.text):
+            elif line is None or not line.pass_on(frame.text):
                 raise BodyMalformed(f"No response is running that a {frame.kind!r} could be for.")
         except ClientGone:
             raise
