@@ -32,7 +32,8 @@ from control_api.changes import PolicyChanges
 from control_api.controller_lock import LOCK_TABLE, ControllerLock
 from control_api.dashboard_lane import LANE, DashboardLane
 from control_api.database import Database
-from control_api.errors import DatabaseError, describe_problems, install_error_handlers, problem_responses
+from control_api.errors import DatabaseError, describe, install_error_handlers, problem_responses
+from control_api.examples import answer_examples
 from control_api.keys.routes import key_routes
 from control_api.keys.service import KeyService, digest_of
 from control_api.limits.routes import limit_routes
@@ -315,7 +316,7 @@ def _application(
     )
     app.include_router(admin)
     app.include_router(_health_routes(store.database))
-    describe_problems(app)
+    describe(app, (*answer_examples(), _Health()))
     return app
 
 

@@ -17,7 +17,7 @@
 Messages are for people and never hold a token or a body of a stranger.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -249,8 +249,8 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def describe_problems(app: FastAPI) -> None:
-    """Adds the problem document to the application's OpenAPI description, and what the body limit may answer."""
+def describe(app: FastAPI, examples: Sequence[BaseModel]) -> None:
+    """Completes the OpenAPI description: the problem document, what the body limit may answer, examples of answers."""
     make = app.openapi
     too_large = {str(status): response for status, response in problem_responses(413).items()}
 
@@ -261,6 +261,8 @@ def describe_problems(app: FastAPI) -> None:
             components = made.setdefault("components", {}).setdefault("schemas", {})
             components.update(schema.pop("$defs", {}))
             components["Problem"] = schema
+            for example in examples:
+                components[type(example).__name__]["example"] = example.model_dump(mode="json")
             for operations in made["paths"].values():
                 for operation in operations.values():
                     if "requestBody" in operation:

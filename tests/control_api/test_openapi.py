@@ -48,3 +48,21 @@ async def test_the_description_is_open_and_describes_every_problem(lone_control)
     assert "Problem" in described["components"]["schemas"]
     assert all(operation.get("summary") for operation in operations)
     assert all("413" in operation["responses"] for operation in operations if "requestBody" in operation)
+
+
+async def test_every_json_body_and_every_answer_has_a_whole_example(lone_control):
+    described = lone_control.app.openapi()
+    schemas = described["components"]["schemas"]
+
+    without = [
+        (operation["summary"], content["schema"])
+        for path in described["paths"].values()
+        for operation in path.values()
+        for part in (operation.get("requestBody", {}), *operation["responses"].values())
+        for kind, content in part.get("content", {}).items()
+        if kind != "multipart/form-data"  # a file
+        and "example" not in content
+        and "example" not in schemas[content["schema"]["$ref"].rpartition("/")[2]]
+    ]
+
+    assert without == []
