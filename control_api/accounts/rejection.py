@@ -39,7 +39,8 @@ Meaning = RefreshIt | CoolDown | GiveUp
 
 def meaning_of_rejection(account: Account, *, code: str, at: float) -> Meaning:
     """Returns what to do about a rejection of the credential in force."""
-    refreshed_lately = account.refreshed_at is not None and at - account.refreshed_at < REFRESH_EVERY
+    # Either way: a refresh long after the rejection was stored before the clock was set back.
+    refreshed_lately = account.refreshed_at is not None and abs(at - account.refreshed_at) < REFRESH_EVERY
     if account.kind == AccountKind.CHATGPT and account.refresh_token is not None and not refreshed_lately:
         return RefreshIt()
     event = REVOKED.get(code)

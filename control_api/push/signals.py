@@ -68,11 +68,12 @@ class SignalReceiver:
                 account = await self._accounts.load(session, account_id, lock=True)
             except NotFound:
                 return
-            if account.signalled_at is not None and not _is_news(account, seen, at):
+            now = self._now()
+            if account.signalled_at is not None and not _is_news(account, seen, at, now):
                 return
             account.signalled_at, account.signalled_event = at, _name_of(seen)
             session.add(account)
-            changed = at >= account.status_changed_at and await self._judge(session, account, seen, at)
+            changed = at >= _past(account.status_changed_at, now) and await self._judge(session, account, seen, at)
             refresh_wanted = account.rejected_version == account.credential_version
         if changed:
             self._changes.mark()
@@ -122,8 +123,13 @@ class SignalReceiver:
         return False
 
 
-def _is_news(account: Account, seen: SeenEvent, at: float) -> bool:
-    last = account.signalled_at or 0.0
+def _past(moment: float | None, now: float) -> float:
+    # A time that is still to come was stored before the clock was set back: it makes nothing history.
+    return 0.0 if moment is None or moment > now else moment
+
+
+def _is_news(account: Account, seen: SeenEvent, at: float, now: float) -> bool:
+    last = _past(account.signalled_at, now)
     return at > last + SAME_EVENT or (at > last - SAME_EVENT and account.signalled_event != _name_of(seen))
 
 

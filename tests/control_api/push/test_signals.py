@@ -176,3 +176,13 @@ async def test_an_account_that_is_gone_is_no_trouble(parts, receiver):
     await receiver.receive([seen("nobody", Outcome.AUTH_REJECTED, status=401)])
 
     assert parts.metrics.registry.get_sample_value("sluicegate_control_signals_total") == 1
+
+
+async def test_a_clock_that_was_set_back_makes_no_rejection_history(parts, receiver, waker, account_id):
+    await receiver.receive([seen(account_id, Outcome.RATE_LIMITED, code="rate_limit_exceeded", resets_after=5.0)])
+    parts.clock.forward(-3_600)
+
+    await receiver.receive([seen(account_id, Outcome.AUTH_REJECTED, status=401, sequence=2)])
+
+    assert (await parts.accounts.get(account_id)).rejected_version == 1
+    assert waker.times == 1
