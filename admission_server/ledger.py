@@ -135,6 +135,7 @@ class Ledger:
         self._superseded: OrderedDict[str, int] = OrderedDict()
         self._buckets = Buckets(width=BUCKET)
         self._waiters = 0
+        self._claimed: list[Lease] = []
         self._deadlines: list[tuple[float, int, Waiter]] = []
         self._parked: FairQueue[Waiter] = Holdings().queue()
         self._mail: list[Session] = []
@@ -722,6 +723,12 @@ class Ledger:
         self._wake(lease.resource, now)
 
     def _end_overheld(self, now: float) -> None:
+        # Those that were claimed stand behind younger ones, so they are looked at one by one.
+        self._claimed = [lease for lease in self._claimed if not lease.ended]
+        for lease in self._claimed:
+            longest = lease.resource.settings.max_hold
+            if longest and not lease.ended and now - lease.grant.granted_at > longest:
+                self._reclaim(lease, EndReason.OVERHELD, now, holder_counts_it=True)
         for resource in list(self.catalogue.resources.values()):
             longest = resource.settings.max_hold
             # Leases stand in the order in which they were granted: the first that may go on ends the search.
@@ -785,20 +792,14 @@ class Ledger:
             self._reclaim(lease, EndReason.LEAKED, now, holder_counts_it=False)
         dropped = []
         adopted = 0
-        claimed: dict[str, Resource] = {}
         for claim in held.leases:
             if claim.lease_id in session.leases:
                 continue
             if claim.lease_id >> 40 < claims_before and self._adopt(session, claim, now):
                 adopted += 1
-                resource = session.leases[claim.lease_id].resource
-                claimed[resource.name] = resource
             else:
                 dropped.append(claim.lease_id)
                 session.departures.pop(claim.lease_id, None)
-        for resource in claimed.values():
-            # `_end_overheld` goes by their order.
-            resource.leases = dict(sorted(resource.leases.items(), key=_granted_at))
         self.adopted += adopted
         if leaked or adopted or dropped:
             self._events.append(Resynced(session, len(leaked), adopted, len(dropped)))
@@ -822,6 +823,7 @@ class Ledger:
         self._seat(lease)
         lease.overdraft = bool(resource.overdraft)
         session.adopt(lease)
+        self._claimed.append(lease)
         return True
 
     # --- after changes -----------------------------------------------------------------------------------------------
@@ -866,10 +868,6 @@ class Ledger:
 def _filled_in(parts: Sequence[Part], own: Mapping[str, Resource]) -> list[Resource]:
     """Puts the key's and the account's resources where a family stands for them."""
     return [part if isinstance(part, Resource) else own[part.name] for part in parts]
-
-
-def _granted_at(entry: tuple[int, Lease]) -> float:
-    return entry[1].grant.granted_at
 
 
 def _always() -> bool:
