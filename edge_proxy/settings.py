@@ -59,7 +59,7 @@ class EdgeSettings(ServiceSettings):
     frame_limit: int = Field(default=16 * MIB, ge=1024)
     """Largest WebSocket frame, both ways."""
     lines_per_socket: int = Field(default=8, ge=1)
-    """Most lines (`stream_id`) of one WebSocket."""
+    """Most lines (`stream_id`) of one WebSocket; for one more, the line that was idle longest is ended."""
     turns_per_line: int = Field(default=8, ge=1)
     """Most turns that wait in one line of a WebSocket."""
 

@@ -86,6 +86,8 @@ class _Socket:
         self._route = route
         self._key_id = key_id
         self._lines: dict[str, Line] = {}
+        """The one that has served last is the last."""
+        self._running: dict[str, asyncio.Task[None]] = {}
         self._turns = 0
         self._last_traffic = parts.clock()
         self._quiet = asyncio.Event()
@@ -142,11 +144,18 @@ class _Socket:
 
     def _new_line(self, stream_id: str) -> Line:
         if len(self._lines) >= self._parts.settings.lines_per_socket:
-            raise BodyMalformed(f"A socket has at most {self._parts.settings.lines_per_socket} lines.")
+            self._end_an_idle_line()
         line = Line(self._parts, self._client, self._owner, self._route, stream_id, on_quiet=self._note_quiet)
         self._lines[stream_id] = line
-        self._group.create_task(line.run())
+        self._running[stream_id] = self._group.create_task(line.run())
         return line
+
+    def _end_an_idle_line(self) -> None:
+        idle = next((name for name, line in self._lines.items() if not line.busy), None)
+        if idle is None:
+            raise BodyMalformed(f"A socket has at most {self._parts.settings.lines_per_socket} lines at a time.")
+        del self._lines[idle]
+        self._running.pop(idle).cancel()
 
     def _enqueue(self, line: Line, frame: ClientFrame) -> None:
         if line.waiting >= self._parts.settings.turns_per_line:
@@ -157,6 +166,7 @@ class _Socket:
         record.route, record.lane, record.key_id = self._route.name, self._route.lane, self._key_id
         record.model, record.bytes_in, record.status = turn.model, len(frame.text), 101
         line.enqueue(frame, turn, record)
+        self._lines[line.stream_id] = self._lines.pop(line.stream_id)
         self._quiet.clear()
 
     # --- The ends that we make.
