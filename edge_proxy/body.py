@@ -8,11 +8,11 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
-import orjson
 import zstandard
+from msgspec import Raw
 
+from edge_proxy.document import all_keys, known_keys
 from edge_proxy.errors import BodyBudgetExhausted, BodyMalformed, BodyTooLarge
 from edge_proxy.exchange import Exchange
 from edge_proxy.turn import TurnRequest
@@ -56,10 +56,9 @@ class Body:
         self._decoded = decoded
         self._give_back = give_back
 
-    def document(self) -> dict[str, Any]:
-        """Returns the body as an object, parsed anew."""
-        document: dict[str, Any] = orjson.loads(self._decoded)
-        return document
+    def document(self) -> dict[str, Raw]:
+        """Returns the body as an object, parsed anew. Raises `BodyMalformed`."""
+        return all_keys(self._decoded)
 
     def drop(self) -> None:
         """Lets go of the bytes: nothing will be sent again."""
@@ -90,7 +89,7 @@ class BodyReader:
             if encoding:
                 decoded = await _decoded(raw, encoding, limit)
                 share.take(len(decoded))
-            yield Body(raw, decoded, encoding, TurnRequest.of(_object_in(decoded)), share.close)
+            yield Body(raw, decoded, encoding, TurnRequest.of(known_keys(decoded)), share.close)
         finally:
             share.close()
 
@@ -177,13 +176,3 @@ def _encoding_of(header: str) -> str:
 
 def _announced(content_length: str) -> int:
     return int(content_length) if content_length.isascii() and content_length.isdigit() else 0
-
-
-def _object_in(decoded: bytes) -> dict[str, Any]:
-    try:
-        document = orjson.loads(decoded)
-    except ValueError:
-        raise BodyMalformed("The body is not valid JSON.") from None
-    if not isinstance(document, dict):
-        raise BodyMalformed("The body is not a JSON object.")
-    return document

@@ -9,16 +9,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
+from msgspec import Raw
 
 from edge_proxy.answers import answered
+from edge_proxy.document import Document, all_keys, first_byte, text_in, written
 from edge_proxy.errors import BodyMalformed, refusal_of
 from edge_proxy.headers import TURN_STATE
-from edge_proxy.normalise import backend_body, encoded
+from edge_proxy.normalise import backend_body
 from edge_proxy.outcome import judge_event
 from edge_proxy.turn import TurnRequest
 
 CREATE = "response.create"
 _ONLY_ON_SOCKETS = frozenset({"type", "stream_id", "generate"})
+_NAMES = {"type": Raw(), "stream_id": Raw(b'""')}
 _ADDRESSES = {"session_id": "session-id", "thread_id": "thread-id", TURN_STATE: TURN_STATE}
 
 
@@ -27,7 +30,7 @@ class ClientFrame:
     """One frame of a client."""
 
     text: str
-    document: dict[str, Any]
+    document: Document
     kind: str
     stream_id: str
 
@@ -36,16 +39,10 @@ class ClientFrame:
         """Reads a frame; None stands for a binary one. Raises `BodyMalformed`."""
         if text is None:
             raise BodyMalformed("Only text frames are understood here.")
-        try:
-            document = orjson.loads(text)
-        except ValueError:
-            raise BodyMalformed("The frame is not valid JSON.") from None
-        if not isinstance(document, dict):
-            raise BodyMalformed("The frame is not a JSON object.")
-        kind, stream_id = document.get("type"), document.get("stream_id", "")
-        if not isinstance(kind, str) or not isinstance(stream_id, str):
+        document = all_keys(text, what="frame")
+        if any(first_byte(document.get(name, missing)) != b'"' for name, missing in _NAMES.items()):
             raise BodyMalformed("A frame's `type` is a string, and so is its `stream_id`.")
-        return cls(text, document, kind, stream_id)
+        return cls(text, document, text_in(document, "type"), text_in(document, "stream_id"))
 
     def turn(self) -> TurnRequest:
         """Returns what the turn asks for."""
@@ -53,34 +50,41 @@ class ClientFrame:
 
     def addresses(self, handshake: Mapping[str, str]) -> Mapping[str, str]:
         """Returns the headers that say whose turn it is: the frame's own metadata over those of the handshake."""
-        metadata = self.document.get("client_metadata")
-        if not isinstance(metadata, dict):
-            return handshake
-        own = {header: metadata[name] for name, header in _ADDRESSES.items() if isinstance(metadata.get(name), str)}
+        metadata = _metadata_in(self.document)
+        own = {
+            header: text_in(metadata, name)
+            for name, header in _ADDRESSES.items()
+            if first_byte(metadata.get(name, Raw())) == b'"'
+        }
         return {**handshake, **own} if own else handshake
 
 
 def for_another_owner(frame: ClientFrame) -> ClientFrame:
     """Returns a turn without the turn state in its metadata: the account that it names is not the one that serves."""
-    metadata = frame.document.get("client_metadata")
-    if not isinstance(metadata, dict) or TURN_STATE not in metadata:
+    metadata = _metadata_in(frame.document)
+    if TURN_STATE not in metadata:
         return frame
     kept = {name: value for name, value in metadata.items() if name != TURN_STATE}
-    document = {**frame.document, "client_metadata": kept}
-    return replace(frame, text=orjson.dumps(document).decode(), document=document)
+    document = {**frame.document, "client_metadata": Raw(written(kept))}
+    return replace(frame, text=written(document).decode(), document=document)
 
 
-def backend_frame(document: Mapping[str, Any]) -> str:
+def backend_frame(document: Document) -> str:
     """Returns a `/v1` turn as the Codex backend accepts it on a socket. Raises `ParameterRefused`."""
     body = backend_body({name: value for name, value in document.items() if name not in {"type", "stream_id"}})
     del body["stream"]
-    return encoded({"type": CREATE, **body}).decode()
+    return written({"type": CREATE, **body}).decode()
 
 
-def http_body(document: Mapping[str, Any], *, normalised: bool) -> bytes:
+def http_body(document: Document, *, normalised: bool) -> bytes:
     """Returns a turn as the body of an HTTP request, for an upstream that does not speak WebSocket."""
     body = {name: value for name, value in document.items() if name not in _ONLY_ON_SOCKETS}
-    return encoded(backend_body(body) if normalised else {**body, "stream": True})
+    return written(backend_body(body) if normalised else {**body, "stream": True})
+
+
+def _metadata_in(document: Document) -> Document:
+    metadata = document.get("client_metadata", Raw())
+    return all_keys(metadata, what="client_metadata") if first_byte(metadata) == b"{" else {}
 
 
 def addressed(data: bytes, stream_id: str) -> str:

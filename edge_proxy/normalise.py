@@ -1,15 +1,28 @@
 """Makes a `/v1` body what the Codex backend accepts. Pure; used for `chatgpt` accounts on `/v1` only.
 
 The backend answers 400 to parameters it does not know, so those of the public API that only steer quality or cost are
-left out, and what would silently change the result is refused here with a name. Unknown keys, tools and items pass.
+left out, and what would silently change the result is refused here with a name. Unknown keys, tools and items pass,
+and what need not change goes on as the text that it was.
 """
 
-from collections.abc import Mapping
+import re
 from typing import Any
 
-import orjson
+import msgspec
+from msgspec import Raw
 
-from edge_proxy.errors import BodyMalformed, ParameterRefused
+from edge_proxy.document import (
+    Document,
+    all_keys,
+    asks_for_compaction,
+    elements_of,
+    first_byte,
+    has,
+    is_literally,
+    text_in,
+    written,
+)
+from edge_proxy.errors import ParameterRefused
 
 _LEFT_OUT = frozenset(
     {
@@ -44,71 +57,70 @@ _REFUSED_TOOLS = frozenset(
 )
 _RENAMED_TOOLS = {"web_search_preview": "web_search"}
 _TIERS = {"fast": "priority"}
+_TOOLS_OF_INTEREST = re.compile("|".join(_REFUSED_TOOLS | _RENAMED_TOOLS.keys()).encode())
+_TRIGGER = b'{"type":"compaction_trigger"}'
 
 
-def backend_body(document: Mapping[str, Any]) -> dict[str, Any]:
+def backend_body(document: Document) -> dict[str, Any]:
     """Returns the body for the backend. Raises `ParameterRefused` for what it could not honour."""
-    if document.get("previous_response_id") and document.get("conversation"):
+    if has(document, "previous_response_id") and has(document, "conversation"):
         raise ParameterRefused(
             "`previous_response_id` and `conversation` exclude each other.", param="previous_response_id"
         )
-    body = {name: value for name, value in document.items() if name not in _LEFT_OUT}
+    body: dict[str, Any] = {name: value for name, value in document.items() if name not in _LEFT_OUT}
     body["store"] = False
     body["stream"] = True
-    body["input"] = _input(document.get("input"))
-    body["instructions"] = document.get("instructions") or ""
+    body["input"] = _input(document)
+    if not has(document, "instructions"):
+        body["instructions"] = ""
     if "include" in document:
-        body["include"] = _include(document["include"])
+        _check_include(document["include"])
     if "tools" in document:
         body["tools"] = _tools(document["tools"])
-    tier = document.get("service_tier")
-    if isinstance(tier, str) and tier in _TIERS:
-        body["service_tier"] = _TIERS[tier]
+    if tier := _TIERS.get(text_in(document, "service_tier")):
+        body["service_tier"] = tier
     return body
 
 
-def compaction_body(document: Mapping[str, Any]) -> dict[str, Any]:
+def compaction_body(document: Document) -> dict[str, Any]:
     """Returns the body that makes the backend compact: an ordinary turn whose last input item asks for it."""
     body = backend_body(document)
-    items = body["input"]
-    trigger = {"type": "compaction_trigger"}
-    if isinstance(items, list) and (not items or items[-1] != trigger):
-        body["input"] = [*items, trigger]
+    items: Raw = body["input"]
+    if first_byte(items) == b"[" and not asks_for_compaction(items):
+        inside = bytes(memoryview(items)[1:-1]).strip()
+        body["input"] = Raw(b"".join((b"[", inside, b"," if inside else b"", _TRIGGER, b"]")))
     return body
 
 
-def encoded(document: Mapping[str, Any]) -> bytes:
-    """Returns a body as JSON. Raises `BodyMalformed`: a parser goes deeper than a writer can."""
-    try:
-        return orjson.dumps(document)
-    except orjson.JSONEncodeError:
-        raise BodyMalformed("The body is nested too deeply.") from None
+def _input(document: Document) -> Raw:
+    given = document.get("input")
+    if given is None or is_literally(document, "input", b"null"):
+        return Raw(b"[]")
+    if first_byte(given) == b'"':
+        content = [{"type": "input_text", "text": given}]
+        return Raw(msgspec.json.encode([{"type": "message", "role": "user", "content": content}]))
+    return given
 
 
-def _input(given: Any) -> Any:
-    if isinstance(given, str):
-        return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
-    return [] if given is None else given
+def _check_include(wanted: Raw) -> None:
+    for element in elements_of(wanted, what="include"):
+        name = text_in({"name": element}, "name")
+        if first_byte(element) == b'"' and name not in _INCLUDABLE:
+            raise ParameterRefused(f"`include` does not know {name!r}.", param="include")
 
 
-def _include(wanted: Any) -> Any:
-    if isinstance(wanted, list):
-        for name in wanted:
-            if isinstance(name, str) and name not in _INCLUDABLE:
-                raise ParameterRefused(f"`include` does not know {name!r}.", param="include")
-    return wanted
-
-
-def _tools(tools: Any) -> Any:
-    if not isinstance(tools, list):
+def _tools(tools: Raw) -> Raw | list[Raw]:
+    if not _TOOLS_OF_INTEREST.search(memoryview(tools)):
         return tools
-    return [_tool(tool, index) for index, tool in enumerate(tools)]
+    elements = elements_of(tools, what="tools")
+    return [_tool(tool, index) for index, tool in enumerate(elements)] if elements else tools
 
 
-def _tool(tool: Any, index: int) -> Any:
-    kind = tool.get("type") if isinstance(tool, dict) else None
-    if not isinstance(kind, str):
+def _tool(tool: Raw, index: int) -> Raw:
+    if first_byte(tool) != b"{":
         return tool
+    keys = all_keys(tool, what="tool")
+    kind = text_in(keys, "type")
     if kind in _REFUSED_TOOLS:
         raise ParameterRefused(f"The tool {kind!r} is not available here.", param=f"tools[{index}].type")
-    return {**tool, "type": _RENAMED_TOOLS[kind]} if kind in _RENAMED_TOOLS else tool
+    return Raw(written({**keys, "type": _RENAMED_TOOLS[kind]})) if kind in _RENAMED_TOOLS else tool

@@ -10,6 +10,7 @@ import orjson
 
 from admission_client import bounds
 from admission_client.lease import AccountKind, AccountNeeds, Credits, RateLimitWindow, TokenUsage
+from edge_proxy.document import Document, asks_for_compaction, has_additional_tools, is_literally, text_in
 from edge_proxy.headers import TURN_STATE
 from edge_proxy.outcome import credits_in_event, usage_in, windows_in_event
 from edge_proxy.sse import json_object
@@ -40,18 +41,17 @@ class TurnRequest:
     warm_up: bool = False
 
     @classmethod
-    def of(cls, document: Mapping[str, Any]) -> "TurnRequest":
+    def of(cls, document: Document) -> "TurnRequest":
         """Reads a body. Fields of the wrong type are taken as absent: to refuse them is the upstream's business."""
         items = document.get("input")
-        types = [item.get("type") for item in items if isinstance(item, dict)] if isinstance(items, list) else []
         return cls(
-            model=_text(document, "model"),
-            stream=document.get("stream") is True,
-            previous_response_id=_text(document, "previous_response_id"),
-            prompt_cache_key=_text(document, "prompt_cache_key"),
-            compaction=bool(types) and types[-1] == "compaction_trigger",
-            responses_lite="additional_tools" in types,
-            warm_up=document.get("generate") is False,
+            model=text_in(document, "model"),
+            stream=is_literally(document, "stream", b"true"),
+            previous_response_id=text_in(document, "previous_response_id"),
+            prompt_cache_key=text_in(document, "prompt_cache_key"),
+            compaction=items is not None and asks_for_compaction(items),
+            responses_lite=items is not None and has_additional_tools(items),
+            warm_up=is_literally(document, "generate", b"false"),
         )
 
     @property

@@ -1,9 +1,24 @@
 """What `/v1` bodies become for the Codex backend."""
 
+import json
+from typing import Any
+
 import pytest
 
+from edge_proxy.document import all_keys, written
 from edge_proxy.errors import ParameterRefused
-from edge_proxy.normalise import backend_body, compaction_body
+from edge_proxy.normalise import backend_body as backend_body_of
+from edge_proxy.normalise import compaction_body as compaction_body_of
+
+
+def backend_body(document: dict[str, Any]) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(written(backend_body_of(all_keys(json.dumps(document)))))
+    return body
+
+
+def compaction_body(document: dict[str, Any]) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads(written(compaction_body_of(all_keys(json.dumps(document)))))
+    return body
 
 
 def test_it_is_always_streamed_and_never_stored():
@@ -68,3 +83,12 @@ def test_the_fast_tier_has_another_name_there():
 @pytest.mark.parametrize("given", [[{"type": "message"}], [{"type": "message"}, {"type": "compaction_trigger"}]])
 def test_a_compaction_is_a_turn_whose_last_item_asks_for_it(given: list[dict[str, str]]):
     assert compaction_body({"input": given})["input"] == [{"type": "message"}, {"type": "compaction_trigger"}]
+
+
+def test_numbers_that_no_float_can_hold_go_on_as_they_came():
+    sent = b'{"input":[{"n":123456789012345678901234567890}],"tools":[{"type":"web_search_preview","n":1.10e999}]}'
+
+    body = written(backend_body_of(all_keys(sent)))
+
+    assert b"123456789012345678901234567890" in body
+    assert b"1.10e999" in body

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_proxy.document import known_keys
 from edge_proxy.turn import TurnRequest, TurnWatch, affinity_keys, failure_event, opaque_key, turn_resources
 from tests.edge_proxy.scripted_upstream import RATE_LIMITS, TURN, completed, created, delta, failed
 
@@ -25,16 +26,16 @@ def watch(*events: dict[str, Any]) -> TurnWatch:
 
 
 def test_a_body_is_read_for_what_matters_here():
-    turn = TurnRequest.of(
-        {
-            "model": "m",
-            "stream": True,
-            "previous_response_id": "resp_1",
-            "prompt_cache_key": "k",
-            "generate": False,
-            "input": [{"type": "additional_tools"}, "text", {"type": "compaction_trigger"}],
-        }
-    )
+    document = {
+        "model": "m",
+        "stream": True,
+        "previous_response_id": "resp_1",
+        "prompt_cache_key": "k",
+        "generate": False,
+        "input": [{"type": "additional_tools"}, "text", {"type": "compaction_trigger"}],
+    }
+
+    turn = TurnRequest.of(known_keys(orjson.dumps(document)))
 
     assert turn == TurnRequest(
         model="m",
@@ -49,7 +50,7 @@ def test_a_body_is_read_for_what_matters_here():
 
 @given(st.dictionaries(st.sampled_from(["model", "stream", "input", "previous_response_id", "generate"]), JSON))
 def test_no_body_is_too_strange_to_be_read(document: dict[str, Any]):
-    TurnRequest.of(document)
+    TurnRequest.of(known_keys(orjson.dumps(document)))
 
 
 def test_needs_name_owners_and_affinity_strongest_first():
