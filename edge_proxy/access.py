@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import orjson
 import structlog
 
+from admission_client import bounds
 from edge_proxy.metrics import EdgeMetrics
 
 log = structlog.get_logger(__name__)
@@ -99,7 +100,7 @@ class AccessLog:
             fields["attempts"] = record.attempts
         for name in ("model", "key_id", "code"):
             if value := getattr(record, name):
-                fields[name] = value
+                fields[name] = bounds.text(value)
         self._sink({**fields, **record.tokens})
 
 

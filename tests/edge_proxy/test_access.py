@@ -28,3 +28,14 @@ def test_a_line_tells_where_the_time_went_and_hides_the_account():
     assert (line["event"], line["service"]) == ("request", "edge_proxy")
     assert b"acc_secret" not in stream.getvalue()
     assert registry.get_sample_value("sluicegate_edge_tokens_total", {"kind": "output_tokens"}) == 7
+
+
+def test_of_a_name_without_end_a_line_keeps_the_beginning():
+    stream = io.BytesIO()
+    access = AccessLog(EdgeMetrics(CollectorRegistry()), lambda: 0.0, json_lines(stream, service="edge_proxy"))
+    record = access.open("req_1")
+    record.model = "m" * 100_000
+
+    access.close(record)
+
+    assert orjson.loads(stream.getvalue())["model"] == "m" * 128
