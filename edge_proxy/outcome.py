@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from admission_client import bounds
@@ -79,7 +80,7 @@ def judge_answer(status: int, headers: Mapping[str, str], body: bytes) -> Verdic
     """Judges an HTTP error answer, or a refused WebSocket handshake."""
     document = json_object(body)
     code, message, error = _error_in(document)
-    resets_after = _seconds(headers.get("retry-after")) or _reset_in(error)
+    resets_after = _retry_after(headers.get("retry-after")) or _reset_in(error)
     return judge(status, code, message, resets_after)
 
 
@@ -89,7 +90,7 @@ def judge_event(document: Mapping[str, Any]) -> Verdict:
     holder = response if isinstance(response, dict) else document
     code, message, error = _error_in(holder)
     headers = document.get("headers")
-    told = _seconds(headers.get("retry-after")) if isinstance(headers, dict) else None
+    told = _retry_after(headers.get("retry-after")) if isinstance(headers, dict) else None
     return judge(_status_in(document), code, message, told or _reset_in(error))
 
 
@@ -181,12 +182,24 @@ def _reset_in(error: Mapping[str, Any]) -> float | None:
 
 
 _HINT = re.compile(r"try again in (\d+(?:\.\d+)?)\s*(ms|s|m)\b", re.IGNORECASE)
+_HTTP_DATE = "%a, %d %b %Y %H:%M:%S GMT"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
 def _hint_in(message: str) -> float | None:
     found = _HINT.search(message)
     return _seconds(_number(found[1]) * _UNITS[found[2].lower()]) if found else None
+
+
+def _retry_after(told: Any) -> float | None:
+    """Returns the seconds of a `Retry-After`, which tells them as they are or as a date."""
+    if not isinstance(told, str) or not told.endswith(" GMT"):
+        return _seconds(told)
+    try:
+        until = datetime.strptime(told, _HTTP_DATE).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return _seconds(until.timestamp() - time.time())
 
 
 def _seconds(value: Any) -> float | None:
