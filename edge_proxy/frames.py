@@ -4,6 +4,7 @@ A Codex ignores an error frame without an integer `status`, and waits until its 
 that leaves here has one, and every refusal to come back later has its `retry-after` beside it.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,13 +14,15 @@ from msgspec import Raw
 
 from edge_proxy.answers import answered
 from edge_proxy.document import Document, all_keys, first_byte, text_in, written
-from edge_proxy.errors import BodyMalformed, refusal_of
+from edge_proxy.errors import LONGEST_RETRY_AFTER, BodyMalformed, refusal_of
 from edge_proxy.headers import TURN_STATE
 from edge_proxy.normalise import backend_body
 from edge_proxy.outcome import judge_event
+from edge_proxy.sse import json_object, type_of
 from edge_proxy.turn import TurnRequest
 
 CREATE = "response.create"
+_WAIT = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
 _ONLY_ON_SOCKETS = frozenset({"type", "stream_id", "generate"})
 _NAMES = {"type": Raw(), "stream_id": Raw(b'""')}
 _ADDRESSES = {"session_id": "session-id", "thread_id": "thread-id", TURN_STATE: TURN_STATE}
@@ -94,15 +97,36 @@ def addressed(data: bytes, stream_id: str) -> str:
     return data.decode("utf-8", "replace")
 
 
+def presentable(data: bytes) -> bytes:
+    """Returns an upstream's frame that belongs to no turn, with an error made readable for every client."""
+    if type_of(data) != "error":
+        return data
+    document = json_object(data)
+    return mended_error(document) if needs_mending(document) else data
+
+
 def needs_mending(document: Mapping[str, Any]) -> bool:
     """Returns whether an upstream's error frame would leave its client waiting or give it up."""
     status = document.get("status")
-    if not isinstance(status, int) or status in {401, 403}:
+    if type(status) is not int or not 400 <= status <= 599 or status in {401, 403}:
         return True
     headers = document.get("headers")
-    return status in {429, 503} and not (isinstance(headers, dict) and "retry-after" in headers)
+    return status in {429, 503} and not (isinstance(headers, dict) and _is_wait(headers.get("retry-after")))
+
+
+def _is_wait(value: Any) -> bool:
+    """Returns whether every client reads this as whole seconds: a Codex ends the turn over half of one, or a date."""
+    return (
+        isinstance(value, str | int) and _WAIT.fullmatch(str(value)) is not None and int(value) <= LONGEST_RETRY_AFTER
+    )
 
 
 def mended_error(document: dict[str, Any]) -> bytes:
     """Returns an upstream's error frame with a status, and with `retry-after` where coming back makes sense."""
-    return orjson.dumps({**document, **refusal_of(answered(judge_event(document), document)).frame()})
+    told = document.get("headers")
+    headers = {name.lower(): value for name, value in told.items()} if isinstance(told, dict) else {}
+    mended = refusal_of(answered(judge_event({**document, "headers": headers}), document)).frame()
+    headers.pop("retry-after", None)
+    if headers or "headers" in mended:
+        mended["headers"] = {**headers, **mended.get("headers", {})}
+    return orjson.dumps({**document, **mended})

@@ -39,6 +39,7 @@ from edge_proxy.frames import (
     http_body,
     mended_error,
     needs_mending,
+    presentable,
 )
 from edge_proxy.headers import TURN_STATE, upstream_headers
 from edge_proxy.interruption import Interruption
@@ -218,7 +219,7 @@ class Line:
             while True:
                 frame = await upstream.frame(within=None)
                 if frame:
-                    await self._client.send(addressed(frame, self.stream_id))
+                    await self._client.send(addressed(presentable(frame), self.stream_id))
         except (UpstreamFailed, ClientGone):
             return
 

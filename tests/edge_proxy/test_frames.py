@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_proxy.errors import BodyMalformed
-from edge_proxy.frames import ClientFrame, addressed, backend_frame, http_body, mended_error, needs_mending
+from edge_proxy.frames import ClientFrame, addressed, backend_frame, http_body, mended_error, needs_mending, presentable
 
 
 def frame(**keys: object) -> ClientFrame:
@@ -77,6 +77,17 @@ def test_an_event_that_is_addressed_already_or_has_no_line_stays():
         ({"type": "error", "status": 429}, True),
         ({"type": "error", "status": 401}, True),
         ({"type": "error", "status": 503, "headers": {"retry-after": "1"}}, False),
+        ({"type": "error", "status": 503, "headers": {"retry-after": 120}}, False),
+        ({"type": "error", "status": 429, "headers": {"retry-after": "0.5"}}, True),
+        ({"type": "error", "status": 429, "headers": {"retry-after": "0"}}, True),
+        ({"type": "error", "status": 429, "headers": {"retry-after": "121"}}, True),
+        ({"type": "error", "status": 429, "headers": {"retry-after": True}}, True),
+        ({"type": "error", "status": 429, "headers": {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}}, True),
+        ({"type": "error", "status": 429, "headers": {"Retry-After": "5"}}, True),
+        ({"type": "error", "status": 429, "headers": ["retry-after"]}, True),
+        ({"type": "error", "status": True}, True),
+        ({"type": "error", "status": 200}, True),
+        ({"type": "error", "status": 999}, True),
         ({"type": "error", "status": 400}, False),
     ],
 )
@@ -91,6 +102,29 @@ def test_a_mended_error_keeps_what_it_said():
 
     assert (mended["status"], mended["headers"]["retry-after"], mended["event_id"]) == (429, "4", "e")
     assert mended["error"]["code"] == "rate_limit_exceeded"
+
+
+def test_a_mended_error_says_the_wait_in_whole_seconds_and_keeps_its_other_headers():
+    headers = {"Retry-After": "2.5", "X-Codex-Plan-Type": "plus"}
+
+    mended = json.loads(mended_error({"type": "error", "status": 429, "headers": headers, "error": {}}))
+
+    assert mended["headers"] == {"retry-after": "3", "x-codex-plan-type": "plus"}
+    assert not needs_mending(mended)
+
+
+@given(st.one_of(st.none(), st.booleans(), st.integers(400, 599), st.text()), st.dictionaries(st.text(), st.text()))
+def test_every_error_frame_can_be_read_once_it_is_mended(status: object, headers: dict[str, str]):
+    frame = {"type": "error", "status": status, "headers": headers, "error": {"code": "x"}}
+
+    shown = json.loads(presentable(json.dumps(frame).encode()))
+
+    assert not needs_mending(shown)
+
+
+def test_what_is_no_error_or_needs_no_mending_passes_as_it_came():
+    for text in (b'{"type": "codex.rate_limits"}', b'{"type": "error", "status": 400}', b"no JSON"):
+        assert presentable(text) == text
 
 
 def test_an_opinion_of_the_accounts_credential_is_told_as_ours():

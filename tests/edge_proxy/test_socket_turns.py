@@ -11,7 +11,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from admission_client.lease import AccountKind, Denial, DenialReason, Outcome
 from admission_client.memory import MemoryAdmission
-from tests.edge_proxy.running import KEY, RunningEdge, accounts, until
+from tests.edge_proxy.running import KEY, RunningEdge, accounts, running_edge, until
 from tests.edge_proxy.scripted_upstream import (
     RATE_LIMITS,
     TURN,
@@ -174,6 +174,30 @@ async def test_lines_run_side_by_side_and_are_addressed(edge: RunningEdge, upstr
     assert upstream.sockets_opened == 2
 
 
+async def test_a_new_line_takes_the_place_of_the_one_that_was_idle_longest(
+    admission: MemoryAdmission, upstream: ScriptedUpstream
+):
+    async with running_edge(admission, lines_per_socket=2) as edge, open_socket(edge) as socket:
+        for name in ("a", "b", "a", "c"):
+            assert (await whole_turn(socket, stream_id=name))[-1]["type"] == "response.completed"
+        await until(lambda: upstream.sockets_open == 2)
+        opened = upstream.sockets_opened
+        await whole_turn(socket, stream_id="a")
+
+    assert (opened, upstream.sockets_opened) == (3, 3)
+
+
+async def test_one_line_too_many_is_refused_while_all_are_busy(admission: MemoryAdmission, upstream: ScriptedUpstream):
+    upstream.script(sockets(upstream, [created(), "hang", completed()]))
+    async with running_edge(admission, lines_per_socket=1) as edge, open_socket(edge) as socket:
+        await socket.send(turn(stream_id="a"))
+        await receive(socket)
+
+        (refused,) = await whole_turn(socket, stream_id="b")
+
+    assert (refused["status"], refused["stream_id"]) == (400, "b")
+
+
 async def test_turns_of_one_line_wait_for_one_another(edge: RunningEdge, upstream: ScriptedUpstream):
     upstream.script(sockets(upstream, [created("resp_a"), "hang", completed("resp_a")], TURN))
     async with open_socket(edge) as socket:
@@ -282,6 +306,19 @@ async def test_an_upstream_that_closes_between_turns_leaves_the_client_open(
 
     assert events == TURN
     assert upstream.sockets_opened == 2
+
+
+async def test_an_error_frame_between_turns_is_made_readable_too(edge: RunningEdge, upstream: ScriptedUpstream):
+    bare = {"type": "error", "status": 429, "error": {"code": "rate_limit_exceeded", "message": "no"}}
+    upstream.script(sockets(upstream, [*TURN, "hang", bare]))
+    async with open_socket(edge) as socket:
+        await whole_turn(socket)
+        await until(lambda: edge.admission.held == {"lanes/proxy_websocket": 1})
+        upstream.release.set()
+
+        told = await receive(socket)
+
+    assert (told["status"], told["headers"]) == (429, {"retry-after": "5"})
 
 
 async def test_previous_response_not_found_reaches_the_client_unchanged(
