@@ -68,8 +68,7 @@ class EventSource:
     async def next(self) -> bytes | None:
         """Returns the next chunk, b"" at the end, None after an interval of silence. Raises `UpstreamFailed`."""
         if self._over_at is not None:
-            left = self._over_at - self._clock()
-            return await self._response.chunk(within=left) or b"" if left > 0 else b""
+            return await self._rest(self._over_at - self._clock())
         chunk = await self._response.chunk(within=self._interval)
         now = self._clock()
         if now >= self._deadline:
@@ -81,6 +80,14 @@ class EventSource:
         self._silent_since = now
         self._look_into(chunk)
         return chunk
+
+    async def _rest(self, left: float) -> bytes:
+        if left <= 0:
+            return b""
+        try:
+            return await self._response.chunk(within=left) or b""
+        except UpstreamFailed:  # the response is whole: how its stream ends does not matter
+            return b""
 
     def _look_into(self, chunk: bytes) -> None:
         try:

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from admission_client.lease import AccountKind
 from admission_client.memory import MemoryAdmission
-from tests.edge_proxy.running import KEY, accounts, running_edge, until
+from tests.edge_proxy.running import KEY, RunningEdge, accounts, running_edge, until
 from tests.edge_proxy.scripted_upstream import RATE_LIMITS, TURN, ScriptedUpstream, created, event, silence, stream
 
 CODEX = "/backend-api/codex/responses"
@@ -116,6 +116,14 @@ async def test_a_stream_without_an_end_is_given_one(admission: MemoryAdmission, 
     assert b"event: response.failed" in answer.content
     assert b"stream_incomplete" in answer.content
     assert repaired == 1
+
+
+async def test_a_cut_after_the_last_event_is_just_the_end(edge: RunningEdge, upstream: ScriptedUpstream):
+    upstream.script(stream(*TURN, "cut"))
+    async with edge.client() as client:
+        answer = await client.post(CODEX, json=STREAMED)
+
+    assert answer.content == b"".join(event(part) for part in TURN)
 
 
 async def test_comments_after_the_last_event_do_not_keep_a_stream_open(
