@@ -14,18 +14,11 @@ from control_api.app import Control, open_control
 from control_api.controller_lock import LockLost
 from control_api.settings import ControlSettings
 from service_runtime.http_head import bounded_head
+from service_runtime.http_server import HttpServer
 from service_runtime.process import StartupError
 
 log = structlog.get_logger(__name__)
 DRAIN_TIMEOUT = 10
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without signal handlers of its own: `run_service` has them."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def serve(settings: ControlSettings, stop: asyncio.Event) -> None:
@@ -50,7 +43,7 @@ async def _serve(control: Control, listener: socket.socket, stop: asyncio.Event)
         proxy_headers=False,  # who is on this host is told by the raw peer, not by a header that anybody can write
         timeout_graceful_shutdown=DRAIN_TIMEOUT,
     )
-    server = _Server(config)
+    server = HttpServer(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())
     failing = asyncio.create_task(control.workers.failed())

@@ -5,11 +5,9 @@ all seats are back.
 """
 
 import asyncio
-import contextlib
 import logging
 import socket
 import sys
-from collections.abc import Iterator
 
 import structlog
 import uvicorn
@@ -21,6 +19,7 @@ from edge_proxy.app import EdgeApp
 from edge_proxy.settings import EdgeSettings
 from edge_proxy.supervisor import address_of
 from service_runtime.http_head import bounded_head
+from service_runtime.http_server import HttpServer
 from service_runtime.process import StartupError
 from service_runtime.tls import channel_credentials
 
@@ -29,15 +28,6 @@ log = structlog.get_logger(__name__)
 _CHATTY = ("uvicorn.error", "websockets.client", "websockets.server")
 _CLIENT_KEEPALIVE = 75
 _LAST_WORDS = 5
-
-
-class EdgeServer(uvicorn.Server):
-    """Uvicorn without signal handlers: signals are the process' business."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leaves signal handlers alone."""
-        yield
 
 
 async def serve_worker(
@@ -59,7 +49,7 @@ async def serve_worker(
             settings, admission, registry, access_sink=access_sink, is_over=lambda: admission.ended is not None
         ) as app,
     ):
-        server = EdgeServer(server_config(app, settings))
+        server = HttpServer(server_config(app, settings))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stopping = asyncio.create_task(stop.wait())
         log.info("edge serves", instance=instance, address=address_of(listener))

@@ -15,7 +15,8 @@ from admission_client.memory import MemoryAdmission
 from edge_proxy.app import EdgeApp
 from edge_proxy.settings import EdgeSettings
 from edge_proxy.supervisor import address_of, listen
-from edge_proxy.worker import EdgeServer, server_config
+from edge_proxy.worker import server_config
+from service_runtime.http_server import HttpServer
 
 KEY = {"authorization": "Bearer sk-sg-test"}
 LONGEST_WAIT = 10.0
@@ -50,7 +51,7 @@ async def running_edge(admission: MemoryAdmission, **settings: Any) -> AsyncIter
     registry = CollectorRegistry()
     listener = listen(edge_settings)
     async with EdgeApp(edge_settings, admission, registry) as app:
-        server = EdgeServer(config := server_config(app, edge_settings))
+        server = HttpServer(config := server_config(app, edge_settings))
         config.load()
         server.lifespan = config.lifespan_class(config)
         await server.startup(sockets=[listener])
@@ -61,7 +62,7 @@ async def running_edge(admission: MemoryAdmission, **settings: Any) -> AsyncIter
             await _stop(server)
 
 
-async def _stop(server: EdgeServer) -> None:
+async def _stop(server: HttpServer) -> None:
     """Does what uvicorn's own shutdown does, without its fixed pauses."""
     for listening in server.servers:
         listening.close()
