@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx
 
+LONGEST_RETRY_AFTER = 600
+"""Seconds; what a stranger names beyond it is cut."""
 MAX_ANSWER = 1024 * 1024
 _CONNECT_SHARE = 0.5
 """Share of the time that connecting may take, so that not getting through is told from not being answered."""
@@ -38,6 +40,17 @@ async def whole_answer(
                 body += part
                 if len(body) > MAX_ANSWER:
                     raise AnswerTooLarge(f"more than {MAX_ANSWER} bytes")
-            return httpx.Response(response.status_code, content=bytes(body))
+            # The body is unpacked already; of the headers only what says when to come back is ever looked at.
+            headers = {name: response.headers[name] for name in ("retry-after",) if name in response.headers}
+            return httpx.Response(response.status_code, headers=headers, content=bytes(body))
     except TimeoutError:
         raise httpx.ReadTimeout(f"no whole answer within {within:g} s") from None
+
+
+def retry_after(response: httpx.Response) -> int | None:
+    """Returns the whole seconds, 1 to 600, after which an answer wants the next request; None when it names none."""
+    told = response.headers.get("retry-after", "").strip()
+    if not (told.isascii() and told.isdigit()):
+        return None
+    # More digits than this are too long in any case, and slow to read.
+    return max(1, min(LONGEST_RETRY_AFTER, int(told[:9])))

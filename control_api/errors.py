@@ -11,7 +11,7 @@
     * `AdmissionAway`: the admission server cannot be asked
     * `UpstreamFailed`: the account's upstream or the auth server did not do its part
         * `AuthServerError`: `AuthRefused` (it said no), `AuthUnreachable` (it did not say anything)
-        * `RefreshError`: `RefreshOverloaded`, `RefreshFailed`, `RefreshDead`
+        * `RefreshError`: `RefreshOverloaded`, `RefreshFailed` (`AuthServerTroubled`), `RefreshDead`
     * `DatabaseError`: `DatabaseBusy`, `DatabaseFull`, `DatabaseAway`
 
 Messages are for people and never hold a token or a body of a stranger.
@@ -92,11 +92,16 @@ class AuthServerError(UpstreamFailed):
 
 
 class AuthRefused(AuthServerError):
-    """The auth server answered no; `code` says why."""
+    """The auth server answered no; `code` says why, `retry_after` when it wants to be asked again."""
 
-    def __init__(self, message: str, *, code: str, status: int = 0) -> None:
-        super().__init__(message, code=code)
+    def __init__(self, message: str, *, code: str, status: int = 0, retry_after: int | None = None) -> None:
+        super().__init__(message, code=code, retry_after=retry_after)
         self.status = status
+
+    @property
+    def is_trouble(self) -> bool:
+        """Whether the answer tells of the auth server's own state, and nothing of who asked: 5xx and 429."""
+        return self.status >= HTTPStatus.INTERNAL_SERVER_ERROR or self.status == HTTPStatus.TOO_MANY_REQUESTS
 
 
 class AuthUnreachable(AuthServerError):
@@ -117,6 +122,10 @@ class RefreshOverloaded(RefreshError):
 
 class RefreshFailed(RefreshError):
     """This attempt failed; a later one may succeed."""
+
+
+class AuthServerTroubled(RefreshFailed):
+    """The auth server is broken, or asked too often. Says nothing about the account."""
 
 
 class RefreshDead(RefreshError):

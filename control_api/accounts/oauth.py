@@ -16,7 +16,7 @@ import httpx
 
 from control_api.accounts.codes import code_of
 from control_api.accounts.identity import Tokens
-from control_api.answers import whole_answer
+from control_api.answers import retry_after, whole_answer
 from control_api.errors import AuthRefused, AuthUnreachable
 
 CLIENT_ID = "app_EMoamEEZ73f0CkXaXp7hrann"
@@ -162,7 +162,12 @@ class AuthServer:
             payload = None
         if not response.is_success:
             code = code_of(response.status_code, payload)
-            raise AuthRefused(f"The auth server refused: {code}.", code=code, status=response.status_code)
+            raise AuthRefused(
+                f"The auth server refused: {code}.",
+                code=code,
+                status=response.status_code,
+                retry_after=retry_after(response),
+            )
         if not isinstance(payload, dict):
             raise AuthRefused("The auth server's answer is not JSON.", code="invalid_response")
         return payload

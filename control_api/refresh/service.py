@@ -35,6 +35,7 @@ from control_api.changes import PolicyChanges
 from control_api.database import Database
 from control_api.errors import (
     AuthRefused,
+    AuthServerTroubled,
     AuthUnreachable,
     Conflict,
     DatabaseError,
@@ -308,7 +309,8 @@ class RefreshService:
                 lost = " (an earlier exchange was interrupted, and its answer lost)" if flight.interrupted else ""
                 await self._accounts.change(session, account, event, reason=refused.code + lost)
         if event is None:
-            failure: RefreshError = RefreshFailed(str(refused), code=refused.code, retry_after=5)
+            kind = AuthServerTroubled if refused.is_trouble else RefreshFailed
+            failure: RefreshError = kind(str(refused), code=refused.code, retry_after=refused.retry_after or 5)
         else:
             self._changes.mark()
             failure = RefreshDead(str(refused), code=refused.code)

@@ -15,6 +15,7 @@ from sqlmodel import select
 from control_api.accounts.models import Account
 from control_api.database import Database
 from control_api.errors import (
+    AuthServerTroubled,
     Conflict,
     ControlError,
     DatabaseError,
@@ -132,12 +133,13 @@ class RefreshWorker:
         tries = before.tries + 1 if before is not None and before.concerns(account) else 1
         longest = BACKOFF_MAX_OUTSIDE if _is_outside(error) else BACKOFF_MAX
         delay = min(longest, BACKOFF_FIRST * 2.0 ** min(tries - 1, 12)) * self._random.uniform(0.8, 1.2)
+        delay = max(delay, error.retry_after or 0)
         self._backoff[account.id] = _Backoff(
             account.refresh_token_sha256, account.rejected_version, tries, self._now() + delay
         )
 
 
 def _is_outside(error: ControlError) -> bool:
-    if isinstance(error, RefreshOverloaded | DatabaseError):
+    if isinstance(error, RefreshOverloaded | DatabaseError | AuthServerTroubled):
         return True
     return isinstance(error, RefreshFailed) and error.code in {"auth_unreachable", "database"}

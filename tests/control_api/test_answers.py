@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from control_api.accounts.oauth import AuthServer
-from control_api.answers import MAX_ANSWER, AnswerTooLarge, whole_answer
+from control_api.answers import MAX_ANSWER, AnswerTooLarge, retry_after, whole_answer
 from control_api.errors import AuthUnreachable
 
 
@@ -92,3 +92,22 @@ async def test_a_dripping_auth_server_is_one_that_did_not_answer(client, monkeyp
             await AuthServer(client, url).refresh("token")
 
     assert failure.value.sent
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [("7", 7), ("0", 1), (" 30 ", 30), ("601", 600), ("9" * 5_000, 600), ("-1", None), ("1.5", None), ("soon", None)],
+)
+def test_only_whole_seconds_say_when_to_come_back_and_never_too_many(told, seconds):
+    assert retry_after(httpx.Response(503, headers={"retry-after": told})) == seconds
+
+
+async def test_an_answer_keeps_the_time_to_come_back():
+    async def busy(writer):
+        writer.write(b"HTTP/1.1 503 Busy\r\nretry-after: 9\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+
+    async with serving(busy) as url, httpx.AsyncClient() as client:
+        answer = await whole_answer(client, "GET", url, within=5)
+
+    assert retry_after(answer) == 9

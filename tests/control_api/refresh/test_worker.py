@@ -3,7 +3,7 @@ import random
 import pytest
 
 from control_api.accounts.identity import fingerprint
-from control_api.errors import AuthUnreachable, DatabaseAway, RefreshOverloaded
+from control_api.errors import AuthRefused, AuthUnreachable, DatabaseAway, RefreshOverloaded
 from control_api.refresh.models import RefreshIntent
 from control_api.refresh.worker import RefreshWorker
 from tests.control_api.running import eventually
@@ -64,9 +64,9 @@ async def test_a_rejected_credential_is_refreshed_at_once_but_after_a_cooldown_n
     assert (cooling, await version_of(parts, account_id)) == (1, 2)
 
 
-async def test_a_refresh_that_fails_is_tried_again_later_and_later(parts, worker):
+async def test_a_refresh_that_is_refused_is_tried_again_later_and_later(parts, worker):
     account_id, simulated = await parts.sign_in()
-    await parts.simulator.change(simulated, simulate="status=500", on="refresh")
+    await parts.simulator.change(simulated, simulate="status=400,no-code", on="refresh")
     parts.clock.now = (await parts.accounts.get(account_id)).access_expires_at
 
     attempts = []
@@ -84,6 +84,8 @@ async def test_a_refresh_that_fails_is_tried_again_later_and_later(parts, worker
     [
         AuthUnreachable("refused", sent=False),
         AuthUnreachable("no answer", sent=True),
+        AuthRefused("broken", code="http_500", status=500),
+        AuthRefused("asked too often", code="http_429", status=429),
         RefreshOverloaded("full", code="refresh_overloaded"),
         DatabaseAway("gone"),
     ],
@@ -108,9 +110,22 @@ async def test_after_trouble_that_is_not_the_accounts_the_next_attempt_is_never_
     assert await version_of(parts, account_id) == 2
 
 
+async def test_an_auth_server_that_names_a_time_is_not_asked_before_it(parts, worker):
+    account_id, simulated = await parts.sign_in()
+    await parts.simulator.change(simulated, simulate="status=429,retry-after=100", on="refresh", times=1)
+    parts.clock.now = (await parts.accounts.get(account_id)).access_expires_at
+    attempts = []
+    for seconds in (0, 95, 10):
+        parts.clock.forward(seconds)
+        await settled(parts, worker)
+        attempts.append(sum(await parts.simulator.exchanges()))
+
+    assert attempts == [1, 1, 2]
+
+
 async def test_a_new_rejection_does_not_wait_for_the_end_of_a_backoff(parts, worker):
     account_id, simulated = await parts.sign_in()
-    await parts.simulator.change(simulated, simulate="status=429", on="refresh")
+    await parts.simulator.change(simulated, simulate="status=400,no-code", on="refresh")
     for _ in range(8):
         await settled(parts, worker)
         parts.clock.forward(200)
