@@ -102,7 +102,7 @@ def _of_logins() -> tuple[BaseModel, ...]:
         callback_url=None,
         verification_url="https://auth.openai.com/codex/device",
     )
-    return login, started, LoginPage(items=[login])
+    return login, started, LoginPage(items=[login], next_cursor=None)
 
 
 def _of_keys() -> tuple[BaseModel, ...]:

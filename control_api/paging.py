@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import math
 from typing import Annotated
 
 from fastapi import Query
@@ -39,3 +40,22 @@ def number_cursor(cursor: str | None) -> int | None:
     if not key.isascii() or not key.isdigit() or len(key) > 18:
         raise InputRefused("This is not a cursor of this list.", field="cursor")
     return int(key)
+
+
+def encode_moment(moment: float, key: str) -> str:
+    """Returns the cursor after the item of this moment and key, in a list that is sorted by time."""
+    return encode_cursor(f"{moment!r} {key}")
+
+
+def moment_cursor(cursor: str | None) -> tuple[float, str] | None:
+    """Returns the moment and key that a cursor stands for; None for the first page. Raises `InputRefused`."""
+    if not cursor:
+        return None
+    told, _, key = decode_cursor(cursor).partition(" ")
+    try:
+        moment = float(told)
+    except ValueError:
+        moment = math.nan
+    if not key or not math.isfinite(moment):
+        raise InputRefused("This is not a cursor of this list.", field="cursor")
+    return moment, key

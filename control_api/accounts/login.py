@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from sqlalchemy import delete as sql_delete
+from sqlalchemy import tuple_
 from sqlmodel import col, select
 
 from control_api.accounts.callback import CALLBACK_PATH, CallbackListener, callback_values
@@ -49,6 +50,7 @@ FINISH_WITHIN = 30.0
 """How long who calls back waits for a login to be finished, in seconds; it is finished all the same."""
 _CLOSE_WITHIN = 5.0
 _RETRY_STORE_MAX = 5.0
+_NEWEST_FIRST = (col(LoginFlow.created_at).desc(), col(LoginFlow.id).desc())
 
 T = TypeVar("T")
 
@@ -103,10 +105,19 @@ class LoginService:
             raise NotFound("There is no such login.")
         return flow
 
-    async def list(self) -> Sequence[LoginFlow]:
-        """Returns the flows that are pending and the last that have ended, newest first."""
+    async def page(
+        self, *, before: tuple[float, str] | None, limit: int
+    ) -> tuple[Sequence[LoginFlow], tuple[float, str] | None]:
+        """Returns flows that are pending or have ended lately, newest first, and the place to go on before: the time of
+        its start and the id of a flow.
+        """
+        query = select(LoginFlow).order_by(*_NEWEST_FIRST).limit(limit + 1)
+        if before is not None:
+            query = query.where(tuple_(col(LoginFlow.created_at), col(LoginFlow.id)) < before)
         async with self._database.read() as session:
-            return (await session.exec(select(LoginFlow).order_by(col(LoginFlow.created_at).desc()))).all()
+            found = (await session.exec(query)).all()
+        last = found[limit - 1] if len(found) > limit else None
+        return found[:limit], (last.created_at, last.id) if last is not None else None
 
     async def complete(self, flow_id: str, callback_url: str) -> LoginFlow:
         """Finishes a browser flow with the URL that the browser ended at. Raises `InputRefused`, `Conflict`."""
@@ -152,7 +163,7 @@ class LoginService:
     async def sweep(self) -> None:
         """Ends flows whose time is over, and forgets old ones."""
         now = self._now()
-        flows = await self.list()
+        flows = await self._all()
         for flow in flows:
             if flow.status == PENDING and flow.expires_at <= now and flow.id not in self._finishing:
                 await self._end(flow.id, EXPIRED, "Nobody signed in in time.")
@@ -173,6 +184,10 @@ class LoginService:
     def callback_port(self) -> int:
         """The port that the listener uses."""
         return self._listener.port
+
+    async def _all(self) -> Sequence[LoginFlow]:
+        async with self._database.read() as session:
+            return (await session.exec(select(LoginFlow).order_by(*_NEWEST_FIRST))).all()
 
     async def _start_browser(self, account_id: str | None) -> StartedLogin:
         pkce = PkcePair.make()
@@ -241,7 +256,7 @@ class LoginService:
     async def _on_callback(self, query: str) -> str:
         code, state, error = callback_values(query)
         try:
-            flow = next((flow for flow in await self.list() if flow.state and flow.state == state), None)
+            flow = next((flow for flow in await self._all() if flow.state and flow.state == state), None)
             if flow is None or flow.status != PENDING:
                 return "No login is waiting for this. Start it again."
             flow = await self._finish(flow, partial(self._redeem, flow, code, error))

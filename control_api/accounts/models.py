@@ -312,4 +312,4 @@ class LoginPage(BaseModel):
     """The sign-ins that are pending, and the last that have ended."""
 
     items: list[LoginView]
-    next_cursor: str | None = None
+    next_cursor: str | None = Shape(description="For the next page; null on the last.")

@@ -25,7 +25,15 @@ from control_api.accounts.models import (
 from control_api.accounts.service import AccountService
 from control_api.changes import PolicyChanges
 from control_api.errors import InputRefused, problem_responses
-from control_api.paging import Cursor, PageLimit, decode_cursor, encode_cursor, number_cursor
+from control_api.paging import (
+    Cursor,
+    PageLimit,
+    decode_cursor,
+    encode_cursor,
+    encode_moment,
+    moment_cursor,
+    number_cursor,
+)
 
 SETTLE_WITHIN = 2.0
 """How long an answer waits for its change to be in force at the admission server, in seconds."""
@@ -147,8 +155,10 @@ def login_routes(logins: LoginService) -> APIRouter:
     router = APIRouter(prefix="/api/logins", tags=["accounts"])
 
     @router.get("", summary="List sign-ins")
-    async def list_logins() -> LoginPage:
-        return LoginPage(items=[LoginView.model_validate(flow) for flow in await logins.list()])
+    async def list_logins(limit: PageLimit = 100, cursor: Cursor = None) -> LoginPage:
+        found, last = await logins.page(before=moment_cursor(cursor), limit=limit)
+        items = [LoginView.model_validate(flow) for flow in found]
+        return LoginPage(items=items, next_cursor=encode_moment(*last) if last else None)
 
     @router.post("", status_code=201, summary="Start a sign-in", responses=problem_responses(404, 502))
     async def start_login(wanted: LoginInput) -> StartedLoginView:

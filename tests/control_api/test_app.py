@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from control_api.paging import encode_cursor
 from control_api.settings import ControlSettings
 from service_runtime.settings import SettingsError
 from tests.control_api.running import client_of, running_control, settings_for
@@ -106,6 +107,26 @@ async def test_accounts_are_paged_and_filtered(control, simulator):
     assert seen == ids
     assert [account["id"] for account in paused["items"]] == [ids[0]]
     await control.call("GET", "/api/accounts?cursor=%21%21", status=422)
+
+
+async def test_sign_ins_are_paged_newest_first_also_when_one_begins_between_two_pages(control):
+    started = [(await control.call("POST", "/api/logins", {"method": "device"}, status=201))["id"] for _ in range(5)]
+
+    first = await control.call("GET", "/api/logins?limit=2")
+    await control.call("POST", "/api/logins", {"method": "device"}, status=201)
+    second = await control.call("GET", f"/api/logins?limit=2&cursor={first['next_cursor']}")
+    third = await control.call("GET", f"/api/logins?limit=2&cursor={second['next_cursor']}")
+
+    seen = [login["id"] for page in (first, second, third) for login in page["items"]]
+    assert seen == list(reversed(started))
+    assert third["next_cursor"] is None
+
+
+@pytest.mark.parametrize("told", ["1.5", "soon login_1", "nan login_1", "inf login_1", " login_1", "1.5 "])
+async def test_what_is_no_cursor_of_sign_ins_names_the_field(control, told):
+    problem = await control.call("GET", f"/api/logins?cursor={encode_cursor(told)}", status=422)
+
+    assert [error["field"] for error in problem["errors"]] == ["cursor"]
 
 
 async def test_the_life_of_an_account_is_told_in_its_history(control, simulator):
