@@ -58,6 +58,7 @@ class AccountPolicy:
     access_token: str = field(default="", repr=False)
     credential_version: int = 0
     credential_expires_at: float | None = None
+    refreshed_at: float | None = None
     plan: str = ""
     models: tuple[str, ...] = ()
     weight: float = 1.0

@@ -104,6 +104,8 @@ def _account(account: AccountPolicy, now: float) -> pb.AccountPolicy:
         message.blocked_for.CopyFrom(wire.duration(account.blocked_until - now))
     if account.credential_expires_at is not None:
         message.credential_expires_in.CopyFrom(wire.duration(account.credential_expires_at - now))
+    if account.refreshed_at is not None:
+        message.refreshed_ago.CopyFrom(wire.duration(now - account.refreshed_at))
     return message
 
 

@@ -142,7 +142,8 @@ class Credential:
     access_token: str = field(repr=False)
     expires_at: float
     obtained_at: float | None
-    """When it replaced an older version, None for the first that we were told: it may be of any age."""
+    """When it was exchanged, as far as the controller says so; else when it replaced an older version. None for the
+    first that we were told: it may be of any age."""
 
 
 class Standing(enum.Enum):
@@ -328,6 +329,8 @@ def _blocked_until(policy: AccountPolicy, now: float) -> float:
 def _credential(policy: AccountPolicy, now: float, *, obtained_at: float | None) -> Credential | None:
     if not policy.access_token:
         return None
+    if policy.refreshed_ago is not None:
+        obtained_at = now - policy.refreshed_ago
     expires = NEVER if policy.credential_expires_in is None else now + policy.credential_expires_in
     return Credential(
         version=policy.credential_version,

@@ -71,6 +71,7 @@ class AccountPolicy:
     access_token: str = field(default="", repr=False)
     credential_version: int = 0
     credential_expires_in: float | None = None
+    refreshed_ago: float | None = None
     plan: str = ""
     models: tuple[str, ...] = ()
     weight: float = 1.0

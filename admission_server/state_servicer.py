@@ -282,6 +282,6 @@ def _account_state(account: Account, now: float) -> state_pb.AccountState:
         streams=streams,
         response_creates=creates,
     )
-    if standing in (Standing.COOLING, Standing.QUOTA) and until < NEVER:
+    if standing is not Standing.SERVING and until < NEVER:
         state.blocked_for.CopyFrom(duration(until - now))
     return state

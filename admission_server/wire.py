@@ -399,7 +399,7 @@ def _accounts_from(messages: Iterable[control_pb.AccountPolicy], path: str) -> t
     for i, message in enumerate(messages):
         if message.status not in _STATUSES:
             raise Malformed("must be said", field=f"{path}[{i}].status")
-        expires = message.credential_expires_in
+        expires, refreshed = message.credential_expires_in, message.refreshed_ago
         accounts.append(
             AccountPolicy(
                 account_id=message.account_id,
@@ -412,6 +412,7 @@ def _accounts_from(messages: Iterable[control_pb.AccountPolicy], path: str) -> t
                 access_token=message.access_token,
                 credential_version=message.credential_version,
                 credential_expires_in=seconds(expires) if message.HasField("credential_expires_in") else None,
+                refreshed_ago=seconds(refreshed) if message.HasField("refreshed_ago") else None,
                 plan=message.plan,
                 models=tuple(message.models),
                 weight=message.weight,

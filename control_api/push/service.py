@@ -89,6 +89,7 @@ class PolicyReader:
             access_token=self._accounts.access_token(account) if status in ROUTABLE else "",
             credential_version=account.credential_version,
             credential_expires_at=self._monotonic(account.access_expires_at),
+            refreshed_at=self._monotonic(account.refreshed_at),
             plan=account.plan,
             models=tuple(account.models),
             weight=weights.get(account.id, 1.0) * account.weight,

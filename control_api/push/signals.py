@@ -115,7 +115,7 @@ class SignalReceiver:
         if isinstance(meaning, CoolDown):
             await self._accounts.cool_down(session, account, seconds=meaning.seconds, reason=_reason(seen))
             if seen.refresh_wanted:
-                # An admission server that started lately does not know how old the credential is, and gives it to
+                # By the admission server's clock the ten minutes were over, by ours not quite. It gives the version to
                 # nobody until there is a newer one: there must be one some day.
                 account.rejected_version = seen.credential_version
             return True

@@ -152,6 +152,17 @@ def test_a_version_that_was_obtained_just_now_is_not_refreshed_but_cooled_down()
     assert standing(who, NOW + 599 + AUTH_COOLDOWN) is Standing.SERVING
 
 
+def test_after_a_restart_the_controller_says_how_old_the_first_version_is():
+    young, old = account(refreshed_ago=540.0), account(refreshed_ago=541.0)
+    young_verdict = young.apply(report(Outcome.AUTH_REJECTED), NOW + 59)
+    old_verdict = old.apply(report(Outcome.AUTH_REJECTED), NOW + 59)
+
+    assert (young_verdict.refresh_wanted, old_verdict.refresh_wanted) == (False, True)
+    assert young.standing(NOW + 59) == (Standing.NO_CREDENTIAL, NOW + 59 + AUTH_COOLDOWN)
+    assert standing(young, NOW + 59 + AUTH_COOLDOWN) is Standing.SERVING
+    assert old.standing(NOW + 59 + AUTH_COOLDOWN) == (Standing.NO_CREDENTIAL, NEVER)
+
+
 def test_a_cooldown_of_the_controller_does_not_hide_that_the_credential_was_rejected():
     who = account(kind="api_key")
     who.apply(report(Outcome.AUTH_REJECTED), NOW)

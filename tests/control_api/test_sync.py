@@ -105,6 +105,36 @@ async def test_a_credential_that_is_rejected_right_after_its_refresh_is_not_refr
     assert (await control.account(account_id))["status"] == "active"
 
 
+async def test_an_admission_server_that_just_started_cools_a_fresh_credential_down_and_grants_it_again(
+    tmp_path, simulator, admission_target, state
+):
+    async with running_control(settings_for(tmp_path, simulator=simulator)) as alone:
+        account_id = await alone.import_account(await simulator.account())
+        await alone.call("POST", f"/api/accounts/{account_id}/refresh")
+
+    async def known():
+        return next((a for a in (await state.accounts(page_size=1000)).items if a.account_id == account_id), None)
+
+    async def cooling():
+        return (await control.account(account_id))["cooldown_until"]
+
+    settings = settings_for(tmp_path, simulator=simulator, admission_target=admission_target)
+    async with (
+        running_control(settings) as control,
+        AdmissionClient(admission_target, f"edge-{ROLE}", "edge/young") as edge,
+    ):
+        await eventually(known)
+        edge.report(
+            AccountReport(account_id=account_id, credential_version=2, outcome=Outcome.AUTH_REJECTED, status=401)
+        )
+        await eventually(cooling)
+        seen = await known()
+
+    assert seen.has_credential, "the version was given up for good, though no refresh will come"
+    assert 290 < seen.blocked_for <= 300
+    assert await simulator.exchanges() == [1]
+
+
 async def test_quota_that_an_edge_met_becomes_a_status_with_its_reset_time(control, edge, simulator):
     account_id = await control.import_account(await simulator.account())
 

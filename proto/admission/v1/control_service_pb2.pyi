@@ -116,7 +116,7 @@ class ResourceSettings(_message.Message):
     def __init__(self, name: _Optional[str] = ..., limit: _Optional[int] = ..., max_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue_limit: _Optional[int] = ..., max_hold: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., paused: _Optional[bool] = ..., reserve: _Optional[int] = ...) -> None: ...
 
 class AccountPolicy(_message.Message):
-    __slots__ = ("account_id", "kind", "base_url", "upstream_account_id", "status", "blocked_for", "access_token", "credential_version", "credential_expires_in", "plan", "models", "weight", "caps", "private_upstream")
+    __slots__ = ("account_id", "kind", "base_url", "upstream_account_id", "status", "blocked_for", "access_token", "credential_version", "credential_expires_in", "plan", "models", "weight", "caps", "private_upstream", "refreshed_ago")
     ACCOUNT_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     BASE_URL_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +131,7 @@ class AccountPolicy(_message.Message):
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     CAPS_FIELD_NUMBER: _ClassVar[int]
     PRIVATE_UPSTREAM_FIELD_NUMBER: _ClassVar[int]
+    REFRESHED_AGO_FIELD_NUMBER: _ClassVar[int]
     account_id: str
     kind: _admission_pb2.AccountKind
     base_url: str
@@ -145,7 +146,8 @@ class AccountPolicy(_message.Message):
     weight: float
     caps: _containers.RepeatedCompositeFieldContainer[ResourceSettings]
     private_upstream: bool
-    def __init__(self, account_id: _Optional[str] = ..., kind: _Optional[_Union[_admission_pb2.AccountKind, str]] = ..., base_url: _Optional[str] = ..., upstream_account_id: _Optional[str] = ..., status: _Optional[_Union[AccountStatus, str]] = ..., blocked_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., access_token: _Optional[str] = ..., credential_version: _Optional[int] = ..., credential_expires_in: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., plan: _Optional[str] = ..., models: _Optional[_Iterable[str]] = ..., weight: _Optional[float] = ..., caps: _Optional[_Iterable[_Union[ResourceSettings, _Mapping]]] = ..., private_upstream: _Optional[bool] = ...) -> None: ...
+    refreshed_ago: _duration_pb2.Duration
+    def __init__(self, account_id: _Optional[str] = ..., kind: _Optional[_Union[_admission_pb2.AccountKind, str]] = ..., base_url: _Optional[str] = ..., upstream_account_id: _Optional[str] = ..., status: _Optional[_Union[AccountStatus, str]] = ..., blocked_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., access_token: _Optional[str] = ..., credential_version: _Optional[int] = ..., credential_expires_in: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., plan: _Optional[str] = ..., models: _Optional[_Iterable[str]] = ..., weight: _Optional[float] = ..., caps: _Optional[_Iterable[_Union[ResourceSettings, _Mapping]]] = ..., private_upstream: _Optional[bool] = ..., refreshed_ago: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class KeyPolicy(_message.Message):
     __slots__ = ("key_id", "key_sha256", "expires_in", "models", "account_ids", "max_streams")

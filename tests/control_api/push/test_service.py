@@ -77,6 +77,16 @@ async def test_the_token_of_an_account_that_may_not_serve_stays_here(parts, read
     assert account.status is not AccountStatus.ACTIVE
 
 
+async def test_it_says_when_a_credential_was_exchanged_here_and_nothing_of_one_that_was_imported(parts, reader):
+    account_id, _ = await parts.sign_in()
+    (imported,) = (await reader.read()).accounts
+    await parts.refresh.refresh(account_id, reason="test")
+
+    (exchanged,) = (await reader.read()).accounts
+
+    assert (imported.refreshed_at, exchanged.refreshed_at) == (None, 1_000.0)
+
+
 async def test_own_caps_and_blocks_travel(parts, reader):
     account_id, _ = await parts.sign_in()
     await parts.accounts.patch(account_id, AccountPatch(max_streams=1, weight=0.5))
