@@ -8,7 +8,6 @@ import base64
 import binascii
 import heapq
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import TypeVar
 
 from admission.v1 import state_service_pb2 as state_pb
 from admission.v1 import state_service_pb2_grpc as state_grpc
@@ -16,6 +15,7 @@ from admission.v1 import state_service_pb2_grpc as state_grpc
 from admission_server.accounts import NEVER, Account, Standing
 from admission_server.delivery import Delivery
 from admission_server.errors import CallError, Context, Malformed, Overloaded, abort
+from admission_server.lease_pages import BadToken, LeaseQuery
 from admission_server.ledger import Ledger
 from admission_server.policy import ACCOUNT_FAMILIES
 from admission_server.resources import Kind, Lease, Resource
@@ -26,9 +26,6 @@ DEFAULT_PAGE, LARGEST_PAGE = 100, 1_000
 MOST_RESOURCES = 1_000
 WATCH_EVERY = 0.5
 MOST_WATCHERS = 100
-
-T = TypeVar("T")
-K = TypeVar("K", str, int)
 
 
 class StateServicer(state_grpc.StateServiceServicer):
@@ -58,7 +55,7 @@ class StateServicer(state_grpc.StateServiceServicer):
         await self._check_load(context)
         resources = self._ledger.catalogue.resources
         names = (name for name in resources if name.startswith(request.name_prefix))
-        page, token = await _page(context, request.page_size, request.page_token, names, str)
+        page, token = await _page(context, request.page_size, request.page_token, names)
         return state_pb.ListResourcesResponse(
             resources=[_resource_state(resources[name]) for name in page], next_page_token=token
         )
@@ -69,7 +66,7 @@ class StateServicer(state_grpc.StateServiceServicer):
         """Lists sessions by id."""
         await self._check_load(context)
         sessions = self._ledger.sessions
-        page, token = await _page(context, request.page_size, request.page_token, sessions, str)
+        page, token = await _page(context, request.page_size, request.page_token, sessions)
         now = self._ledger.now()
         return state_pb.ListSessionsResponse(
             sessions=[
@@ -83,10 +80,27 @@ class StateServicer(state_grpc.StateServiceServicer):
     ) -> state_pb.ListLeasesResponse:
         """Lists leases by id, filtered."""
         await self._check_load(context)
-        leases = {lease.lease_id: lease for lease in self._leases(request)}
-        page, token = await _page(context, request.page_size, request.page_token, leases, int)
+        query = LeaseQuery(resource=request.resource, session_id=request.session_id, account_id=request.account_id)
+        try:
+            size = _page_size(request.page_size)
+            after = query.read_token(request.page_token)
+        except BadToken as error:
+            await abort(context, Malformed(str(error), field="page_token"))
+        except CallError as error:
+            await abort(context, error)
+        found: list[Lease] = []
+        for lease in query.scan(self._ledger, after):
+            if lease is None:
+                await asyncio.sleep(0)
+                continue
+            found.append(lease)
+            if len(found) > size:
+                break
         now = self._ledger.now()
-        return state_pb.ListLeasesResponse(leases=[_lease_state(leases[i], now) for i in page], next_page_token=token)
+        return state_pb.ListLeasesResponse(
+            leases=[_lease_state(lease, now) for lease in found[:size] if not lease.ended],
+            next_page_token=query.token_after(found[size - 1]) if len(found) > size else "",
+        )
 
     async def ListAccounts(  # noqa: N802
         self, request: state_pb.ListAccountsRequest, context: Context
@@ -94,7 +108,7 @@ class StateServicer(state_grpc.StateServiceServicer):
         """Lists accounts by id, as selection sees them."""
         await self._check_load(context)
         accounts = self._ledger.catalogue.selector.accounts
-        page, token = await _page(context, request.page_size, request.page_token, accounts, str)
+        page, token = await _page(context, request.page_size, request.page_token, accounts)
         now = self._ledger.now()
         return state_pb.ListAccountsResponse(
             accounts=[_account_state(accounts[i], now) for i in page], next_page_token=token
@@ -156,50 +170,33 @@ class StateServicer(state_grpc.StateServiceServicer):
             uptime=duration(now - ledger.started_at),
         )
 
-    def _leases(self, request: state_pb.ListLeasesRequest) -> Iterable[Lease]:
-        """Returns the leases that match, starting from the smallest set that a filter names."""
-        ledger = self._ledger
-        leases: Iterable[Lease]
-        if request.resource:
-            resource = ledger.catalogue.resources.get(request.resource)
-            leases = resource.leases.values() if resource is not None else ()
-        elif request.session_id:
-            session = ledger.sessions.get(request.session_id)
-            leases = session.leases.values() if session is not None else ()
-        else:
-            leases = (lease for session in ledger.sessions.values() for lease in session.leases.values())
-        for lease in leases:
-            if request.session_id and lease.session.session_id != request.session_id:
-                continue
-            if request.account_id and lease.grant.account_id != request.account_id:
-                continue
-            yield lease
-
     async def _check_load(self, context: Context) -> None:
         if self._is_overloaded():
             await abort(context, Overloaded("too busy for queries", retry_after=2.0))
 
 
-async def _page(
-    context: Context, size: int, token: str, keys: Iterable[K], read: Callable[[str], K]
-) -> tuple[Sequence[K], str]:
+async def _page(context: Context, size: int, token: str, keys: Iterable[str]) -> tuple[Sequence[str], str]:
     """Returns the keys of one page, and the token of the next."""
     try:
-        if size < 0:
-            raise Malformed("must not be negative", field="page_size")
-        after = _read_token(token, read) if token else None
+        size = _page_size(size)
+        after = _read_token(token) if token else None
     except CallError as error:
         await abort(context, error)
-    size = min(size or DEFAULT_PAGE, LARGEST_PAGE)
     found = heapq.nsmallest(size + 1, (key for key in keys if after is None or key > after))
     if len(found) <= size:
         return found, ""
-    return found[:size], base64.urlsafe_b64encode(str(found[size - 1]).encode()).decode()
+    return found[:size], base64.urlsafe_b64encode(found[size - 1].encode()).decode()
 
 
-def _read_token(token: str, read: Callable[[str], K]) -> K:
+def _page_size(size: int) -> int:
+    if size < 0:
+        raise Malformed("must not be negative", field="page_size")
+    return min(size or DEFAULT_PAGE, LARGEST_PAGE)
+
+
+def _read_token(token: str) -> str:
     try:
-        return read(base64.urlsafe_b64decode(token.encode()).decode())
+        return base64.urlsafe_b64decode(token.encode()).decode()
     except (ValueError, binascii.Error):
         raise Malformed("is none of ours", field="page_token") from None
 

@@ -86,7 +86,7 @@ async def test_no_secret_is_shown(running):
     assert not any(token.encode() in wire for token in TOKENS.values())
 
 
-@pytest.mark.parametrize("fields", [{"page_size": -1}, {"page_token": "%%%"}])
+@pytest.mark.parametrize("fields", [{"page_size": -1}, {"page_token": "%%%"}, {"page_token": "MDAwMDAwMDAgIDU="}])
 async def test_a_bad_page_is_an_error_that_names_the_field(running, fields):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await running.state.ListLeases(state_pb.ListLeasesRequest(**fields))
