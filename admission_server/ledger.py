@@ -36,7 +36,7 @@ from admission_server.decisions import (
 )
 from admission_server.events import Event, GivenUp, LeaseReclaimed, Refused, Resynced, SessionEnded
 from admission_server.policy import KEY_FAMILY, PolicyDelta, PolicySnapshot
-from admission_server.queueing import FairQueue
+from admission_server.queueing import FairQueue, WaitingRoom
 from admission_server.resources import Family, Granted, Holdings, Kind, Lease, Resource
 from admission_server.selection import NO_NEEDS, Pick, Pool, Unservable
 from admission_server.sessions import Buckets, Session, Withdrawn
@@ -94,6 +94,8 @@ class Opened:
 
 Blocker = Resource | Pool | Unservable
 """What stands in the way of an acquire."""
+Place = tuple[FairQueue[Waiter], Callable[[], bool]]
+"""A queue, and whether anybody in it might be served now."""
 
 
 class Ledger:
@@ -515,10 +517,14 @@ class Ledger:
         ):
             self._deny_blocked(waiter, blocker, now)
             return
-        queue = at.queue if isinstance(at, Pool) else at.queues[waiter.reattaches]
+        if isinstance(at, Pool):
+            queue = at.room.queue(self.catalogue.selector.avoided(waiter.acquire.needs or NO_NEEDS, at))
+            crowd: FairQueue[Waiter] | WaitingRoom[frozenset[Account], Waiter] = at.room
+        else:
+            queue = crowd = at.queues[waiter.reattaches]
         comes_anew = waiter.queue is None or waiter.at is None
-        full = comes_anew and len(queue) >= self._queue_limit(at)
-        if full or (comes_anew and queue.is_crowded(waiter.flow, self.terms.flow_waiters)):
+        full = comes_anew and len(crowd) >= self._queue_limit(at)
+        if full or (comes_anew and crowd.is_crowded(waiter.flow, self.terms.flow_waiters)):
             self._deny(waiter, Reason.QUEUE_FULL, now, at=at)
             return
         if queue is not waiter.queue or deadline != waiter.deadline:
@@ -585,21 +591,39 @@ class Ledger:
     def _wake(self, resource: Resource, now: float) -> None:
         """A seat of a resource is free: serves those who wait for it."""
         account = resource.account
-        if not resource.holdings.contested and (account is None or not any(pool.queue for pool in account.pools)):
+        if not resource.holdings.contested and (account is None or not any(pool.room for pool in account.pools)):
             return
-        places = [(queue, _door(resource, reattach)) for reattach, queue in enumerate(resource.queues) if queue]
+        places = _doors(resource)
         if account is not None:
-            places += [(pool.queue, pool.is_open) for pool in account.pools if pool.queue]
+            if not account.serving:
+                return  # its seats help nobody; when that changes, all who wait for it are looked at
+            places += [(queue, _way_in(pool, avoid)) for pool in account.pools for avoid, queue in pool.room.queues()]
         self._serve(places, now)
 
     def _wake_account(self, account: Account, now: float) -> None:
-        """An account has changed: looks again at everybody who waits for it, or for one of a pool it is in."""
-        places = [(q, _always) for resource in account.resources.values() for q in resource.queues if q]
-        # In a pool that serves but is full, nothing changes for anybody: those who wait there are not looked at.
-        places += [(pool.queue, pool.is_worth_asking) for pool in account.pools if pool.queue]
+        """An account has changed: looks again at those who wait for it, or for one of a pool it is in."""
+        places: list[Place] = []
+        for resource in account.resources.values():
+            # While it serves, nothing changes for those who wait for a seat. When it does not, each may go elsewhere.
+            places += _doors(resource) if account.serving else [(queue, _always) for queue in resource.queues if queue]
+        for pool in account.pools:
+            for avoid, queue in pool.room.queues():
+                if pool.is_served(avoid):
+                    places.append((queue, _way_in(pool, avoid)))
+                else:
+                    self._settle_unserved(pool, queue, now)
         self._serve(places, now)
 
-    def _serve(self, places: "list[tuple[FairQueue[Waiter], Callable[[], bool]]]", now: float) -> None:
+    def _settle_unserved(self, pool: Pool, queue: "FairQueue[Waiter]", now: float) -> None:
+        """Denies those in this queue whose time is over before anybody can serve them. One look answers for all."""
+        why = self.catalogue.selector.nobody(pool, now)
+        if why.at is not None and why.changes_at <= now:
+            return
+        for waiter in queue.waiters():
+            if why.at is None or why.changes_at > waiter.deadline:
+                self._deny_blocked(waiter, why, now)
+
+    def _serve(self, places: "Sequence[Place]", now: float) -> None:
         """Grants to those in these queues, fairest first, until nobody in them can be served.
 
         Who cannot be served although there is room (it avoids the account that has it) is passed over, not waited for.
@@ -874,8 +898,17 @@ def _always() -> bool:
     return True
 
 
+def _doors(resource: Resource) -> list[Place]:
+    """Returns the queues of a resource with waiters, each with the question whether there is a seat for them."""
+    return [(queue, _door(resource, reattach)) for reattach, queue in enumerate(resource.queues) if queue]
+
+
 def _door(resource: Resource, reattach: int) -> Callable[[], bool]:
     return lambda: resource.has_room(reattach=bool(reattach))
+
+
+def _way_in(pool: Pool, avoid: frozenset[Account]) -> Callable[[], bool]:
+    return lambda: pool.is_open(avoid)
 
 
 def _remember(sessions: "OrderedDict[str, int]", session_id: str, number: int = 0) -> None:

@@ -3,17 +3,21 @@
 * In a queue the flow with the fewest seats goes next; among equals, the one whose head arrived first (max-min).
 * Within a flow it is first come, first served, by arrival: who moves here from another queue keeps its place in time.
 * A queue costs O(log flows) a step: heads are kept in a heap whose entries are corrected when they surface.
+* Where not everybody can use what becomes free, those who wait stand apart by what they can use (`WaitingRoom`): those
+  whom it does not help are not looked at.
 """
 
 import heapq
 import math
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sized
 from random import Random
 from typing import Generic, Protocol, TypeVar
 
 LONGEST_RETRY = 32.0
 WINDOW = 10.0
 """Seconds over which releases and refusals are counted."""
+EMPTY_QUEUES = 64
+"""Queues of a waiting room that are kept for whoever comes next."""
 UNOBSERVED_TURN = 30.0
 """Seconds that a seat is taken to be held while no release of its resource was seen."""
 
@@ -26,6 +30,7 @@ class Queued(Protocol):
 
 
 W = TypeVar("W", bound=Queued)
+G = TypeVar("G", bound=Hashable)
 
 
 class FairQueue(Generic[W]):
@@ -54,9 +59,12 @@ class FairQueue(Generic[W]):
 
     def is_crowded(self, flow: str, most: int) -> bool:
         """Returns whether a flow has as many waiters here as it may."""
-        line = self._lines.get(flow, ())
         # Places of those who left are in the line until they surface, so a long line is counted.
-        return len(line) >= most and sum(seq in self._waiting for seq in line) >= most
+        return len(self._lines.get(flow, ())) >= most and self.count(flow) >= most
+
+    def count(self, flow: str) -> int:
+        """Returns how many waiters of a flow are here."""
+        return sum(seq in self._waiting for seq in self._lines.get(flow, ()))
 
     def add(self, waiter: W) -> None:
         """Puts a waiter where its arrival (`seq`) says."""
@@ -135,6 +143,36 @@ class FairQueue(Generic[W]):
             self._lines.setdefault(waiter.flow, []).append(waiter.seq)
         for flow in list(self._lines):
             self.touch(flow)
+
+
+class WaitingRoom(Generic[G, W]):
+    """Those who wait for any of several things, in one queue for each group that can use the same of them."""
+
+    __slots__ = ("_make", "_queues")
+
+    def __init__(self, make: Callable[[], FairQueue[W]]) -> None:
+        self._make = make
+        self._queues: dict[G, FairQueue[W]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    def queue(self, group: G) -> FairQueue[W]:
+        """Returns the queue of a group, to add somebody to it at once."""
+        queue = self._queues.get(group)
+        if queue is None:
+            if len(self._queues) >= EMPTY_QUEUES:
+                self._queues = {known: queue for known, queue in self._queues.items() if queue}
+            queue = self._queues[group] = self._make()
+        return queue
+
+    def queues(self) -> Iterator[tuple[G, FairQueue[W]]]:
+        """Returns the groups with waiters, and their queues."""
+        return ((group, queue) for group, queue in list(self._queues.items()) if queue)
+
+    def is_crowded(self, flow: str, most: int) -> bool:
+        """Returns whether a flow has as many waiters here as it may."""
+        return sum(queue.count(flow) for queue in self._queues.values()) >= most
 
 
 class Turnover:

@@ -1,7 +1,8 @@
 """Which account serves a turn. Pure.
 
 * A *pool* is the set of accounts that a kind of request may use (kind, model, key scope). Whoever changes an account
-  marks it stale in its pools, and the next pick looks at the stale ones only, never at all accounts.
+  marks it stale in its pools, and the next pick looks at the stale ones only, never at all accounts. Those who wait for
+  a pool stand apart by the accounts that they avoid: whether a seat helps them, or nobody can, is asked once a group.
 * Hard owner first (`required_account_id`, `required_owner_key`): that account or none. Then the preferred owner, which
   is waited for while it serves at all. Then soft affinity, which spills when its account is full. Then the strategy.
 * `capacity_weighted` draws at random by weight ÷ (1 + seats held): turns that come one by one use accounts in
@@ -10,7 +11,7 @@
 
 import heapq
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,11 +19,12 @@ from admission_server.accounts import NEVER, Account, Standing
 from admission_server.affinity import OwnerMap
 from admission_server.decisions import AccountNeeds, Reason
 from admission_server.policy import Status, Strategy
-from admission_server.queueing import Turnover
+from admission_server.queueing import Turnover, WaitingRoom
 from admission_server.resources import Family, Resource
 
 if TYPE_CHECKING:
     from admission_server.catalogue import Key
+    from admission_server.waiting import Waiter
 
 AFFINITY_TTL, AFFINITY_KEYS = 1800.0, 100_000
 OWNED_TTL, OWNED_KEYS = 86400.0, 200_000
@@ -30,6 +32,7 @@ OWNER_IS_BUSY_FOR = 32.0
 """A hard owner that is blocked for no longer than this is busy; for longer, it is gone, and clients do better to resend
 their turn in full to another account."""
 POOL_VARIANTS = 4_096
+ANY_MOMENT = -NEVER
 NO_NEEDS = AccountNeeds()
 
 
@@ -151,17 +154,19 @@ class Pool:
     """Accounts that a kind of request may use, ranked; and those who wait for any of them."""
 
     __slots__ = (
+        "_figures",
         "_full",
         "_index",
         "_masks",
         "_open",
+        "_outlook",
         "_ranking",
         "_reattach",
         "_serving",
         "_wide_open",
         "families",
         "members",
-        "queue",
+        "room",
         "serving",
         "stale",
         "turnover",
@@ -177,7 +182,7 @@ class Pool:
         now: float,
     ) -> None:
         self.members = members
-        self.queue = families[0].holdings.queue()
+        self.room: WaitingRoom[frozenset[Account], Waiter] = WaitingRoom(families[0].holdings.queue)
         self.turnover = Turnover(now)
         self.stale = set(members)
         self.serving = 0
@@ -190,18 +195,50 @@ class Pool:
         self._masks = [0] * len(members)
         self._serving = [False] * len(members)
         self._open = [0] * len(families)
+        self._outlook: dict[Standing, float] | None = None
+        self._figures: tuple[str, int, int] | None = None
 
     def __contains__(self, account: Account) -> bool:
         return account in self._index
 
-    def is_open(self) -> bool:
-        """Returns whether any account serves and has room in all families."""
+    def is_open(self, avoid: Iterable[Account] = ()) -> bool:
+        """Returns whether any account, but for those to avoid, serves and has room in all families."""
         self.refresh()
-        return self._wide_open > 0
+        return self._wide_open > sum(self._masks[self._index[account]] == self._full for account in avoid)
 
-    def is_worth_asking(self) -> bool:
-        """Returns whether asking again may get an answer: an account is open, or none serves at all."""
-        return self.is_open() or not self.serving
+    def is_served(self, avoid: Iterable[Account] = ()) -> bool:
+        """Returns whether any account, but for those to avoid, serves at all."""
+        self.refresh()
+        return self.serving > sum(self._serving[self._index[account]] for account in avoid)
+
+    def outlook(self, now: float) -> Mapping[Standing, float]:
+        """Returns why members do not serve, and when the first of them for each reason may again: `ANY_MOMENT` when it
+        waits for somebody. Kept until a member changes.
+        """
+        self.refresh()
+        if self._outlook is None:
+            self._outlook = {}
+            for account in self.members:
+                if not account.serving:
+                    standing, until = account.standing(now)
+                    if standing is Standing.SERVING:  # since a moment ago, and the next tick will notice
+                        standing, until = Standing.COOLING, ANY_MOMENT
+                    elif standing is Standing.NO_CREDENTIAL and until == NEVER:
+                        until = ANY_MOMENT  # a newer one may come
+                    self._outlook[standing] = min(self._outlook.get(standing, NEVER), until)
+        return self._outlook
+
+    def figures(self) -> tuple[str, int, int]:
+        """Returns the family that holds things up, its limit and its seats held, over all that serve. Kept until a
+        member changes.
+        """
+        self.refresh()
+        if self._figures is None:
+            family = self.blocking_family()
+            resources = [account.resources[family.name] for account in self.members if account.serving]
+            limits = [resource.settings.limit for resource in resources]
+            self._figures = (family.name, sum(limits) if all(limits) else 0, sum(len(r.leases) for r in resources))
+        return self._figures
 
     def draw(self, avoid: Iterable[Account] = ()) -> Account | None:
         """Returns an account with room in all families, None without any."""
@@ -225,9 +262,12 @@ class Pool:
 
     def refresh(self) -> None:
         """Looks at the accounts that have changed since the last time."""
+        if not self.stale:
+            return
         for account in self.stale:
             self._update(account)
         self.stale.clear()
+        self._outlook = self._figures = None
 
     def has_room(self, account: Account) -> bool:
         """Returns whether an account has room in all families."""
@@ -372,29 +412,30 @@ class Selector:
                     return Pick(account, owner_moved=moved)
                 spilled = True
             break
-        avoid = [a for i in needs.avoid_account_ids if (a := self.accounts.get(i)) is not None and a in pool]
+        avoid = self.avoided(needs, pool)
         account = pool.draw(avoid)
         if account is not None:
             return Pick(account, owner_moved=moved, remap=not spilled)
-        if pool.serving > sum(a.serving for a in avoid):
+        if pool.is_served(avoid):
             return pool
-        return self._nobody(pool, avoid, key, now)
-
-    def _nobody(self, pool: Pool, avoid: Sequence[Account], key: "Key | None", now: float) -> Unservable:
-        # Looks at the whole pool. Only refusals pay for that, and waiters when an account changes.
         if not self.accounts or (key is not None and key.accounts and not key.accounts & self.accounts.keys()):
             return Unservable(Reason.NO_ACCOUNT)
         if not pool.members:
             return Unservable(Reason.UNSUPPORTED_BY_ACCOUNT)
-        soonest: dict[Standing, float] = {}
-        for account in pool.members:
-            standing, until = account.standing(now)
-            if standing is Standing.NO_CREDENTIAL and until == NEVER:
-                until = now  # a newer one may come at any moment
-            elif standing is Standing.SERVING and account in avoid:
-                # It failed this very request: for that, it is an account that cools down.
-                standing, until = Standing.COOLING, NEVER
-            soonest[standing] = min(soonest.get(standing, NEVER), until)
+        return self.nobody(pool, now)
+
+    def avoided(self, needs: AccountNeeds, pool: Pool) -> frozenset[Account]:
+        """Returns the accounts of a pool that a request is to avoid: where it stands in the pool's waiting room."""
+        known = (self.accounts.get(account_id) for account_id in needs.avoid_account_ids)
+        return frozenset(account for account in known if account is not None and account in pool)
+
+    @staticmethod
+    def nobody(pool: Pool, now: float) -> Unservable:
+        """Returns why nobody in a pool can serve, for those who avoid the accounts that do."""
+        soonest = {standing: max(until, now) for standing, until in pool.outlook(now).items()}
+        if pool.serving:
+            # It failed this very request: for that, it is an account that cools down.
+            soonest.setdefault(Standing.COOLING, NEVER)
         changes_at = min(soonest.values())
         for standing, reason in _REFUSALS:
             if standing in soonest:

@@ -222,7 +222,7 @@ def _resource_state(resource: Resource) -> state_pb.ResourceState:
     waiting = resource.waiting
     if resource.account is not None:
         # Those who wait for any account wait for each of them.
-        waiting += sum(len(pool.queue) for pool in resource.account.pools if pool.families[0] is resource.family)
+        waiting += sum(len(pool.room) for pool in resource.account.pools if pool.families[0] is resource.family)
     state = state_pb.ResourceState(
         name=resource.name,
         limit=settings.limit,

@@ -115,7 +115,4 @@ def _figures(at: Resource | Pool | None) -> tuple[str, int, int, int]:
         return ("", 0, 0, 0)
     if isinstance(at, Resource):
         return (at.name, at.settings.limit, len(at.leases), at.waiting)
-    family = at.blocking_family()
-    resources = [account.resources[family.name] for account in at.members if account.serving]
-    limits = [resource.settings.limit for resource in resources]
-    return (family.name, sum(limits) if all(limits) else 0, sum(len(r.leases) for r in resources), len(at.queue))
+    return (*at.figures(), len(at.room))
