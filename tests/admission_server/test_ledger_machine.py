@@ -1,11 +1,14 @@
 """The ledger against a naive model, with Hypothesis choosing what happens. The rules are judged after each step."""
 
+from random import Random
+
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from admission_server.accounts import Outcome
-from tests.admission_server.world import KEYS, SHAPES, World, play
+from admission_server.selection import Pool
+from tests.admission_server.world import KEYS, SHAPES, STEPS, World, play
 
 HOLDERS = st.integers(0, 2)
 FLOWS = st.sampled_from((*KEYS, "peer"))
@@ -91,6 +94,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def push(self, name, limit, paused):
         self.world.push(name=name, limit=limit, paused=paused)
 
+    @rule(account_id=st.sampled_from(("one", "two")), has_token=st.booleans())
+    def change_account(self, account_id, has_token):
+        self.world.change_account(account_id, has_token=has_token)
+
     @rule(policy_first=st.booleans())
     def restart(self, policy_first):
         self.world.restart(policy_first=policy_first)
@@ -109,3 +116,28 @@ TestLedger = LedgerMachine.TestCase
 def test_seeded_games_break_no_rule():
     for seed in range(150):
         play(seed, steps=100)
+
+
+def test_the_games_make_turns_wait_that_avoid_accounts_are_bound_to_one_and_have_none_to_go_to():
+    kinds = set()
+    for seed in range(60):
+        dice = Random(seed)
+        world = World(seed)
+        weights = [weight for weight, _ in STEPS]
+        for _ in range(100):
+            _, step = dice.choices(STEPS, weights)[0]
+            step(world, dice.randrange(len(world.holders)), dice)
+            for session in world.ledger.sessions.values():
+                for waiter in session.waiting.values():
+                    if waiter.acquire.needs is not None and waiter.at is not None:
+                        kinds.add(_kind_of(waiter))
+
+    assert kinds >= {"avoids one", "is bound", "takes any", "waits where nobody serves"}
+
+
+def _kind_of(waiter):
+    if isinstance(waiter.at, Pool) and not waiter.at.is_served(frozenset()):
+        return "waits where nobody serves"
+    if waiter.acquire.needs.required_account_id:
+        return "is bound"
+    return "avoids one" if waiter.acquire.needs.avoid_account_ids else "takes any"

@@ -6,6 +6,7 @@ from admission_server import catalogue
 from admission_server.catalogue import Catalogue
 from admission_server.ledger import Ledger
 from admission_server.resources import Resource
+from admission_server.selection import Pool
 from admission_server.sessions import Buckets, Session
 from tests.admission_server.world import play
 
@@ -42,6 +43,15 @@ def take_a_lane_together_with_work(monkeypatch):
 
 def wake_nobody(monkeypatch):
     monkeypatch.setattr(Ledger, "_wake", lambda self, resource, now: None)
+
+
+def take_accounts_for_full_that_a_waiter_does_not_avoid(monkeypatch):
+    is_open = Pool.is_open
+    monkeypatch.setattr(Pool, "is_open", lambda self, avoid=(): is_open(self, self.members if avoid else ()))
+
+
+def leave_those_waiting_when_an_account_comes_back(monkeypatch):
+    monkeypatch.setattr(Ledger, "_wake_account", lambda self, account, now: None)
 
 
 def allow_one_seat_too_many(monkeypatch):
@@ -90,6 +100,8 @@ MUTATIONS = (
     let_old_incarnations_live,
     take_a_lane_together_with_work,
     wake_nobody,
+    take_accounts_for_full_that_a_waiter_does_not_avoid,
+    leave_those_waiting_when_an_account_comes_back,
     allow_one_seat_too_many,
     count_pauses_as_time,
     decide_while_recovering,

@@ -22,7 +22,14 @@ from admission_server.decisions import (
 )
 from admission_server.events import LeaseReclaimed, SessionEnded
 from admission_server.ledger import BUCKET, Ledger, SessionRefused, Terms
-from admission_server.policy import AccountPolicy, KeyPolicy, PolicySettings, PolicySnapshot, ResourceSettings
+from admission_server.policy import (
+    AccountPolicy,
+    KeyPolicy,
+    PolicyDelta,
+    PolicySettings,
+    PolicySnapshot,
+    ResourceSettings,
+)
 from admission_server.resources import Granted, Resource
 from admission_server.sessions import Mail, Session, splitmix64
 
@@ -90,9 +97,20 @@ class World:
         else:
             acquire.peer = flow
         if shape == WORK:
-            acquire.needs = AccountNeeds(kind="chatgpt", reattach=self.random.random() < 0.2)
+            acquire.needs = self._needs()
         holder.asked[acquire.request_id] = acquire
         self._say_acquire(holder, acquire)
+
+    def _needs(self) -> AccountNeeds:
+        """Most turns take any account, some avoid those that failed them, some are bound to one."""
+        avoid = self.random.choice(((), (), (), ("one",), ("two",), ("one", "two"), ("two", "nobody")))
+        bound = self.random.choice(("", "", "", "", "one", "two")) if not avoid else ""
+        return AccountNeeds(
+            kind="chatgpt",
+            reattach=self.random.random() < 0.2,
+            avoid_account_ids=avoid,
+            required_account_id=bound,
+        )
 
     def acquire_mixed(self, holder: Holder) -> None:
         """A holder asks for a lane together with work, which is never granted."""
@@ -308,6 +326,20 @@ class World:
             )
         )
 
+    def change_account(self, account_id: str, *, has_token: bool) -> None:
+        """The controller loses an account's credential, or has a new one."""
+        if not self.ledger.catalogue.version:
+            return
+        self.version += 1
+        changed = AccountPolicy(
+            account_id=account_id,
+            kind="chatgpt",
+            access_token=f"t{self.version}" if has_token else "",
+            credential_version=self.version,
+        )
+        base = self.ledger.catalogue.version
+        self.ledger.apply_delta(PolicyDelta(version=self.version, base_version=base, accounts=(changed,)))
+
     def restart(self, *, policy_first: bool) -> None:
         """The server dies and comes back, remembering who but not what."""
         remembered = {s.session_id: s.instance for s in self.ledger.sessions.values()} | self.ledger.recovering
@@ -420,14 +452,19 @@ class World:
         if not all(self._has_room(self.ledger.catalogue.resources[name], reattach=False) for name in names):
             return False
         families = [name for name in acquire.resources if name.startswith("accounts/")]
-        reattach = acquire.needs is not None and acquire.needs.reattach
-        return not families or any(
+        needs = acquire.needs
+        if not families or needs is None:
+            return not families
+        bound = needs.required_account_id
+        reattach = needs.reattach or bool(bound)
+        return any(
             self._serves(account)
             and all(
                 self._has_room(self.ledger.catalogue.resources[f.replace("-", account, 1)], reattach=reattach)
                 for f in families
             )
             for account in ("one", "two")
+            if (account == bound if bound else account not in needs.avoid_account_ids)
         )
 
     def _serves(self, account_id: str) -> bool:
@@ -552,6 +589,7 @@ STEPS: tuple[tuple[int, Step], ...] = (
     (1, lambda w, _, dice: w.wait(dice.uniform(2.0, 9.0))),
     (1, lambda w, _, dice: w.pause(dice.uniform(0.5, 30.0))),
     (2, lambda w, _, dice: _push_something(w, dice)),
+    (3, lambda w, _, dice: w.change_account(dice.choice(("one", "two")), has_token=dice.random() < 0.6)),
     (1, lambda w, _, dice: w.restart(policy_first=dice.random() < 0.5)),
 )
 
