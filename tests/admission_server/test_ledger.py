@@ -1,3 +1,4 @@
+import gc
 from random import Random
 from typing import Any
 
@@ -93,6 +94,24 @@ def test_counts_are_the_leases_themselves_and_releasing_twice_is_fine():
 
     assert (first, second) == (1, 0)
     assert bench.held(LANE) == 0
+
+
+def test_what_was_granted_and_given_back_leaves_nothing_to_the_garbage_collector():
+    bench = Bench(settings(LANE, 0), settings(STAGE, 0), settings(STREAMS, 0), accounts=(account("a"),))
+    session = bench.session()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            lane_seat = bench.grant(session, LANE)
+            work = bench.grant(session, STAGE, STREAMS)
+            bench.release(session, work)
+            bench.release(session, lane_seat)
+        left_over = gc.collect()
+    finally:
+        gc.enable()
+
+    assert left_over == 0
 
 
 def test_another_session_cannot_release_a_lease():
