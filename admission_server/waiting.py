@@ -42,6 +42,10 @@ SOON = {
 """About when to come back, where nothing can be computed."""
 
 
+_NOTHING = Shape()
+"""What every waiter asks for until it is looked up."""
+
+
 class Waiter:
     """An acquire that has no answer yet: where it waits (`at`, None when it is put aside), and until when."""
 
@@ -55,7 +59,7 @@ class Waiter:
         self.deadline = NEVER
         self.flow = ""
         self.key: Key | None = None
-        self.shape = Shape()
+        self.shape = _NOTHING
         self.at: Resource | Pool | None = None
         self.queue: FairQueue[Waiter] | None = None
 
