@@ -333,6 +333,10 @@ class AdmissionClient:
 
     # --- For `Acquisition` only.
 
+    def new_future(self) -> "asyncio.Future[None]":
+        """Returns a future of this client's loop. Python 3.11 asks the kernel for each `get_running_loop`."""
+        return (self._loop or asyncio.get_running_loop()).create_future()
+
     def ask(self, claim: Claim) -> None:
         """Starts an acquire."""
         self._holder.ask(claim)
@@ -383,7 +387,7 @@ class Acquisition:
     async def __aenter__(self) -> Grant:
         if self._woken is not None:
             raise RuntimeError("an acquire can be entered once only")
-        woken = self._woken = asyncio.get_running_loop().create_future()
+        woken = self._woken = self._client.new_future()
         claim = self._claim
         claim.wake = self._wake
         self._client.ask(claim)
@@ -407,7 +411,7 @@ class Acquisition:
         self._client.release(self._claim)
 
     def __del__(self) -> None:
-        if self._claim.held:
+        if any(self._claim.lease_ids):
             self._client.release_forgotten(self._claim)
 
     @property

@@ -63,23 +63,24 @@ def seconds(message: Duration) -> float:
     return message.seconds + message.nanos / 1e9
 
 
-def add_acquire(
-    message: session_pb.SessionRequest,
-    *,
+def fill_acquire(
+    acquire: pb.Acquire,
     request_id: str,
     resources: Sequence[str],
+    *,
     key_sha256: bytes | None,
     peer: str | None,
     needs: AccountNeeds | None,
     max_wait: float | None,
 ) -> None:
-    """Adds one acquire to a message. Raises when it cannot be said, and leaves a part of it behind then."""
+    """Writes one acquire into an empty message. Raises when it cannot be said."""
+    # Set one by one: named arguments of `add` take twice as long.
+    acquire.request_id = request_id
+    acquire.resources.extend(resources)
     if key_sha256 is not None:
-        acquire = message.acquires.add(request_id=request_id, resources=resources, key_sha256=key_sha256)
+        acquire.key_sha256 = key_sha256
     elif peer is not None:
-        acquire = message.acquires.add(request_id=request_id, resources=resources, peer=peer)
-    else:
-        acquire = message.acquires.add(request_id=request_id, resources=resources)
+        acquire.peer = peer
     if needs is not None:
         _fill_needs(acquire.account, needs)
     if max_wait is not None:
