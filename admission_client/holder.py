@@ -33,9 +33,11 @@ log = structlog.get_logger(__name__)
 _INVALID_ARGUMENT = 3
 _UNAVAILABLE = 14
 _NO_POLICY_HEARTBEAT = 0.5
-_ACQUIRES_A_MESSAGE = 48
-"""Without a bound 128 callers march in step: all wait while the server decides, and it waits while they run. In
-messages of 48 both sides work at once: 45,000 cycles a second instead of 25,000 (benchmarks/admission.py)."""
+_ACQUIRES_A_MESSAGE = 64
+"""Without a bound 128 callers march in step: all wait while the server decides, and it waits while they run. With one,
+both sides work at once. A message costs either side some 200 µs whatever it carries, most of it threads of gRPC that
+wake each other, so it must not be small: 48 did 82,000 cycles a second, 64 did 94,000, 96 (one and a third messages
+for 128 callers) 78,000. From 100 to 500 callers 64 was the best or near it (benchmarks/README.md)."""
 _LABEL_BYTES = 100
 _WITHDRAWALS_KEPT = 10_000
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -69,10 +71,9 @@ class Claim:
         "was_sent",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # one is made for every acquire, and by name they cost three quarters more
         self,
         resources: Sequence[str],
-        *,
         key_sha256: bytes | None = None,
         peer: str | None = None,
         needs: AccountNeeds | None = None,
@@ -174,6 +175,7 @@ class Holder:
         self._saying = _Said()
         self._unconfirmed: deque[_Said] = deque()
         self._reports = ReportBacklog(report_backlog)
+        self._writer = wire.AcquireWriter()
         # heartbeats
         self._sequence = 0
         self._heartbeat_due = float("inf")
@@ -402,7 +404,7 @@ class Holder:
         max_wait = claim.max_wait
         if max_wait is not None:
             max_wait -= self._clock() - claim.asked_at
-        wire.fill_acquire(
+        self._writer.fill(
             acquire,
             claim.request_id,
             claim.resources,

@@ -133,10 +133,7 @@ class AdmissionClient:
         label: str = "",
     ) -> "Acquisition":
         """Takes one seat of each resource; see `lease.Admission.acquire`."""
-        return Acquisition(
-            self,
-            Claim(resources, key_sha256=key_sha256, peer=peer, needs=account, max_wait=max_wait, label=label),
-        )
+        return Acquisition(self, Claim(resources, key_sha256, peer, account, max_wait, label))
 
     def report(self, report: AccountReport) -> None:
         """Tells the server what was seen of an account; see `lease.Admission.report`."""

@@ -5,8 +5,6 @@ costs most, and an acquire of a lane sets two fields. Reports carry numbers and 
 within what a message can hold. An acquire that cannot be said raises instead, because its caller can be told.
 """
 
-from collections.abc import Sequence
-
 from admission.v1 import admission_pb2 as pb
 from admission.v1 import admission_service_pb2 as session_pb
 from google.protobuf.duration_pb2 import Duration
@@ -29,6 +27,7 @@ _MOST_OWNED_KEYS = 8
 _MOST_WINDOWS = 8
 _LARGEST_ACQUIRE = 16 * 1024
 """Bytes. A sound one has a few hundred, and one of megabytes would cost everybody the stream."""
+_TEMPLATES = 1_024
 _KIND_TO_WIRE = {
     AccountKind.CHATGPT: pb.ACCOUNT_KIND_CHATGPT,
     AccountKind.API_KEY: pb.ACCOUNT_KIND_API_KEY,
@@ -63,28 +62,56 @@ def seconds(message: Duration) -> float:
     return message.seconds + message.nanos / 1e9
 
 
-def fill_acquire(
-    acquire: pb.Acquire,
-    request_id: str,
-    resources: Sequence[str],
-    *,
-    key_sha256: bytes | None,
-    peer: str | None,
-    needs: AccountNeeds | None,
-    max_wait: float | None,
-) -> None:
-    """Writes one acquire into an empty message. Raises when it cannot be said."""
-    # Set one by one: named arguments of `add` take twice as long.
-    acquire.request_id = request_id
-    acquire.resources.extend(resources)
+class AcquireWriter:
+    """Writes acquires into messages.
+
+    Those of one flow for the same resources differ in little but their request id, so they are copies of one template:
+    that costs 0.5 µs where setting their fields costs 1.0. Templates that are in use are few; they are bounded all the
+    same.
+    """
+
+    def __init__(self) -> None:
+        self._templates: dict[tuple[tuple[str, ...], bytes | None, str | None], pb.Acquire] = {}
+
+    def fill(
+        self,
+        acquire: pb.Acquire,
+        request_id: str,
+        resources: tuple[str, ...],
+        *,
+        key_sha256: bytes | None,
+        peer: str | None,
+        needs: AccountNeeds | None,
+        max_wait: float | None,
+    ) -> None:
+        """Writes one acquire into an empty message. Raises when it cannot be said."""
+        form = (resources, key_sha256, peer)
+        template = self._templates.get(form)
+        if template is None:
+            template = _template(resources, key_sha256, peer)
+            if len(self._templates) >= _TEMPLATES:
+                self._templates.clear()
+            self._templates[form] = template
+        acquire.CopyFrom(template)
+        acquire.request_id = request_id
+        if max_wait is not None:
+            acquire.max_wait.CopyFrom(duration(max_wait))
+        if needs is not None:
+            _fill_needs(acquire.account, needs)
+            _check_size(acquire)
+
+
+def _template(resources: tuple[str, ...], key_sha256: bytes | None, peer: str | None) -> pb.Acquire:
+    template = pb.Acquire(resources=resources)
     if key_sha256 is not None:
-        acquire.key_sha256 = key_sha256
+        template.key_sha256 = key_sha256
     elif peer is not None:
-        acquire.peer = peer
-    if needs is not None:
-        _fill_needs(acquire.account, needs)
-    if max_wait is not None:
-        acquire.max_wait.CopyFrom(duration(max_wait))
+        template.peer = peer
+    _check_size(template)
+    return template
+
+
+def _check_size(acquire: pb.Acquire) -> None:
     if acquire.ByteSize() > _LARGEST_ACQUIRE:
         raise ValueError("the acquire is too large")
 

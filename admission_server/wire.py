@@ -4,6 +4,7 @@ Durations travel; a missing one is None. What is read for every acquire is writt
 field costs about as much as a step of the ledger.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from typing import cast
@@ -96,7 +97,7 @@ def acquire_from(message: pb.Acquire) -> Acquire:
     # A slice: `tuple(names)` takes twice as long, for it walks until it is told that it is out of bounds.
     resources = tuple(message.resources[:])
     if len(resources) != 1 or _is_longer(resources[0], LONGEST_NAME):
-        _check_resources(resources)
+        resources = _checked(resources)
     acquire = Acquire(request_id=request_id, resources=resources)
     if peer := message.peer:
         acquire.peer = _text(peer, "peer")
@@ -219,13 +220,18 @@ def _check_count(count: int, most: int, field: str) -> None:
         raise Malformed(f"at most {most} in one message", field=field)
 
 
-def _check_resources(resources: Sequence[str]) -> None:
+@functools.lru_cache(maxsize=256)
+def _checked(resources: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns names that may be asked for together. Those of work come again and again: remembered, they cost 0.1 µs in
+    place of 1.4. Raises `Malformed`.
+    """
     if not 1 <= len(resources) <= MOST_RESOURCES:
         raise Malformed(f"must be 1 to {MOST_RESOURCES} names", field="resources")
     for i, name in enumerate(resources):
         _text(name, f"resources[{i}]", longest=LONGEST_NAME)
         if name in resources[:i]:
             raise Malformed("is named twice", field=f"resources[{i}]")
+    return resources
 
 
 def _needs_from(message: pb.AccountNeeds) -> AccountNeeds:
@@ -249,10 +255,8 @@ def _needs_from(message: pb.AccountNeeds) -> AccountNeeds:
         newer_than_credential_version=message.newer_than_credential_version,
         reattach=message.reattach,
     )
-    for i, key in enumerate(affinity_keys):
-        _text(key, f"account.affinity_keys[{i}]")
-    for i, account_id in enumerate(avoid_account_ids):
-        _text(account_id, f"account.avoid_account_ids[{i}]")
+    _check_texts(affinity_keys, "account.affinity_keys")
+    _check_texts(avoid_account_ids, "account.avoid_account_ids")
     return needs
 
 
@@ -271,6 +275,12 @@ def _held_from(message: session_pb.LeaseList, path: str) -> HeldList:
             )
         )
     return HeldList(seen=message.seen, leases=tuple(leases))
+
+
+def _check_texts(values: Sequence[str], field: str) -> None:
+    for i, value in enumerate(values):
+        if _is_longer(value, LONGEST_TEXT):
+            raise Malformed(f"must have at most {LONGEST_TEXT} bytes", field=f"{field}[{i}]")
 
 
 def _text(value: str, field: str, *, longest: int = LONGEST_TEXT) -> str:

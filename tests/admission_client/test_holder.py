@@ -107,7 +107,7 @@ def test_a_crowd_is_sent_in_several_messages_so_that_both_sides_work_at_once(hol
     claims = [ask(holder) for _ in range(100)]
     messages = list(iter(holder.take, None))
 
-    assert [len(message.acquires) for message in messages] == [48, 48, 4]
+    assert [len(message.acquires) for message in messages] == [64, 36]
     assert [a.request_id for message in messages for a in message.acquires] == [c.request_id for c in claims]
 
 
@@ -375,6 +375,7 @@ STRANGE_ACQUIRES: dict[str, dict[str, Any]] = {
     "key": {"key_sha256": "text"},
     "wait": {"max_wait": "long"},
     "size": {"needs": AccountNeeds(model="m" * 5_000_000)},
+    "long peer": {"peer": "p" * 5_000_000},
 }
 
 
@@ -390,6 +391,31 @@ def test_an_acquire_that_cannot_be_said_is_rejected_alone(holder, what, away):
     assert [acquire.request_id for acquire in message.acquires] == [first.request_id, last.request_id]
     assert [list(acquire.resources) for acquire in message.acquires] == [["lanes/proxy_http"]] * 2
     assert holder.pending_count == 2
+
+
+def test_what_one_acquire_needs_is_not_said_for_the_next_of_the_same_flow(holder):
+    connect(holder)
+    work = ("stages/response_create", "accounts/-/streams")
+    ask(holder, *work, peer="me", needs=AccountNeeds(model="gpt-5.5"), max_wait=3.0)
+    ask(holder, *work, peer="me")
+    ask(holder, *work, key_sha256=b"k" * 32)
+    ask(holder, *work)
+    first, *others = holder.take().acquires
+
+    assert (first.account.model, first.max_wait.seconds) == ("gpt-5.5", 3)
+    assert not any(acquire.HasField("account") or acquire.HasField("max_wait") for acquire in others)
+    assert all(list(acquire.resources) == list(work) for acquire in (first, *others))
+    assert [acquire.peer for acquire in (first, *others)] == ["me", "me", "", ""]
+    assert [acquire.key_sha256 for acquire in (first, *others)] == [b"", b"", b"k" * 32, b""]
+
+
+def test_every_one_of_very_many_flows_is_said(holder):
+    connect(holder)
+    peers = [f"peer-{n % 1_500}" for n in range(3_000)]
+    for peer in peers:
+        ask(holder, peer=peer)
+
+    assert [acquire.peer for message in iter(holder.take, None) for acquire in message.acquires] == peers
 
 
 def test_a_label_and_a_wait_out_of_bounds_are_brought_within(holder):

@@ -357,7 +357,8 @@ def test_whatever_a_client_says_can_be_asked_for(document: dict[str, Any], heade
         return
 
     message = session_pb.SessionRequest()
-    wire.fill_acquire(message.acquires.add(), "1", ["x"], key_sha256=None, peer=None, needs=needs, max_wait=None)
+    acquire = message.acquires.add()
+    wire.AcquireWriter().fill(acquire, "1", ("x",), key_sha256=None, peer=None, needs=needs, max_wait=None)
     sent = message.acquires[0].account
     texts = [sent.model, sent.preferred_owner_key, sent.required_owner_key, *sent.affinity_keys]
     assert all(len(text.encode()) <= 128 for text in texts)
