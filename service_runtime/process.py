@@ -4,6 +4,7 @@ Exit status 2 means that the settings are wrong, 1 that something failed which a
 """
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -28,6 +29,9 @@ def run_service(service: str, settings_type: type[S], serve: Callable[[S, asynci
         for problem in error.problems:
             log.error("setting is wrong", problem=problem)
         sys.exit(2)
+    # What was imported lives for ever. Full rounds of the garbage collector that visit it stop an edge for 43 to 74 ms;
+    # those that leave it alone, for 6 to 7.
+    gc.freeze()
     try:
         uvloop.run(_serve_until_signal(lambda stop: serve(settings, stop)))
     except StartupError as error:
