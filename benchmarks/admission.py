@@ -90,7 +90,7 @@ async def _beside_redis(report: Report, server: Server, stream: Cycle, seconds: 
             sending = asyncio.create_task(coalescer.run())
             contenders = {
                 "our stream": (stream, server),
-                "Redis, a connection a caller": (connection_per_caller(clients), redis_process),
+                "Redis, a connection a caller": (await connection_per_caller(clients), redis_process),
                 "Redis, coalesced": (coalescer.cycle, redis_process),
             }
             rounds: dict[str, list[Result]] = {name: [] for name in contenders}

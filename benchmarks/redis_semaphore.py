@@ -2,7 +2,8 @@
 
 A sorted set of holders scored with Redis's own time; the script removes who has expired, counts, and adds. That is an
 acquire with a limit and an expiry, and nothing else: no queue, no selection, no all-or-nothing over several resources.
-Measured like ours: a cycle is an acquire answered and a release sent.
+Measured like ours: a cycle is an acquire answered and a release sent. The client is as fast as `redis.asyncio` can be
+made without a client of one's own: hiredis reads and writes, the script is called by its hash, uvloop runs it.
 """
 
 import asyncio
@@ -28,19 +29,30 @@ _LIMIT = 1_000_000
 _TTL_MS = 15_000
 
 
-def connection_per_caller(clients: list["redis.asyncio.Redis"]) -> Cycle:
+async def connection_per_caller(clients: list["redis.asyncio.Redis"]) -> Cycle:
     """Returns a cycle in which each caller talks on a connection of its own."""
-    scripts = [client.register_script(_ACQUIRE) for client in clients]
+    script = await clients[0].script_load(_ACQUIRE)
+    connections = [await _connected(client) for client in clients]
 
     async def cycle(caller: int, n: int) -> float:
         holder = f"{caller}.{n}"
         began = time.perf_counter()
-        await scripts[caller](keys=[_KEY], args=[_LIMIT, _TTL_MS, holder])
+        await clients[caller].evalsha(script, 1, _KEY, _LIMIT, _TTL_MS, holder)
         waited = time.perf_counter() - began
-        await clients[caller].zrem(_KEY, holder)
+        # Without an answer, as our releases are: it is a fifth faster than a call of `zrem`.
+        connection = connections[caller]
+        release = connection.pack_commands((("CLIENT", "REPLY", "SKIP"), ("ZREM", _KEY, holder)))
+        await connection.send_packed_command(release, check_health=False)
         return waited
 
     return cycle
+
+
+async def _connected(client: "redis.asyncio.Redis") -> "redis.asyncio.Connection":
+    await client.initialize()
+    if client.connection is None:
+        raise TypeError("the client must have a connection of its own")
+    return client.connection
 
 
 class Coalescer:
