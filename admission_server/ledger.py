@@ -350,8 +350,16 @@ class Ledger:
         now = self.now()
         self._after_policy(self.catalogue.apply_delta(delta, now, acknowledged=acknowledged), now)
 
-    def tick(self) -> None:
-        """Does what time does: call it several times a second, after pending messages were read where that is known."""
+    def has_silent_sessions(self, by: float) -> bool:
+        """Returns whether a tick would end a session whose time is up by then: what has arrived from it should be read
+        before.
+        """
+        return bool(self._buckets.due(by))
+
+    def tick(self, *, read_at: float = NEVER) -> None:
+        """Does what time does: call it several times a second. Sessions end only if their time was up at `read_at`,
+        after which whatever had arrived was read.
+        """
         clock = self._clock()
         # Of a pause, so much counts all the same: for a server that is late all the time, time must not stand still.
         self._paused_for += max(0.0, clock - self._last_tick - PAUSE)
@@ -364,7 +372,7 @@ class Ledger:
             self._wake_account(account, now)
         while self._deadlines and self._deadlines[0][0] <= now:
             self._time_out(*heapq.heappop(self._deadlines), now)
-        for session in self._buckets.due(now):
+        for session in self._buckets.due(min(now, read_at)):
             self._end_session(session, EndReason.EXPIRED)
         if now >= self._overheld_at:
             self._overheld_at = now + OVERHELD_EVERY

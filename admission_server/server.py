@@ -33,6 +33,7 @@ from admission_server.servicer import AdmissionServicer
 from admission_server.settings import AdmissionSettings
 from admission_server.signals import SignalBoard
 from admission_server.state_servicer import StateServicer
+from admission_server.ticker import Ticker
 from service_runtime.process import StartupError
 from service_runtime.tls import server_credentials
 from service_runtime.version import VERSION
@@ -44,9 +45,8 @@ CONTROL = control_service_pb2.DESCRIPTOR.services_by_name["ControlService"].full
 STATE = state_service_pb2.DESCRIPTOR.services_by_name["StateService"].full_name
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
-TICK = 0.05
-LATE, VERY_LATE = 0.25, 1.0
-"""How late the loop may run before queries, and then acquires, are refused."""
+LATE = 0.25
+"""How late the loop may run before queries are refused."""
 LARGEST_MESSAGE = 16 * 1024 * 1024
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -105,7 +105,8 @@ class AdmissionServer:
         self._serve_metrics(signals)
         # Leases are many and live long: without this, every full collection visits all of them.
         gc.set_threshold(50_000, 20, 100)
-        self.ticker = asyncio.create_task(self._tick())
+        ticker = Ticker(ledger=self.ledger, delivery=self._delivery, lag=self._lag)
+        self.ticker = asyncio.create_task(ticker.run())
         log.info(
             "serving",
             port=self.port,
@@ -216,18 +217,6 @@ class AdmissionServer:
             thread.join()
 
         self._stack.callback(close)
-
-    async def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time() + TICK
-        while True:
-            await asyncio.sleep(due - loop.time())
-            now = loop.time()
-            self._lag.note(max(0.0, now - due), now)
-            self.ledger.overloaded = self._lag.current > VERY_LATE
-            self.ledger.tick()
-            self._delivery.deliver()
-            due = loop.time() + TICK
 
     async def _note_policy(self) -> None:
         self._lag.policy_applied_at = self.ledger.now()

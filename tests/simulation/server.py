@@ -13,10 +13,12 @@ import grpc
 
 from admission_server.delivery import Delivery
 from admission_server.ledger import Ledger, Terms
+from admission_server.metrics import LoopLag
 from admission_server.policy import AccountPolicy, PolicySettings, PolicySnapshot, ResourceSettings
 from admission_server.roles import Role, RoleTokens
 from admission_server.servicer import AdmissionServicer
 from admission_server.signals import SignalBoard
+from admission_server.ticker import Ticker
 from tests.simulation.edge import Edge
 from tests.simulation.network import Aborted, SimulatedStream
 from tests.simulation.world import Machine, World
@@ -69,9 +71,9 @@ class Epoch(Machine):
         self.start(self._remember(), name="remember")
 
     async def _tick(self) -> None:
+        ticker = Ticker(ledger=self.ledger, delivery=self.delivery, lag=LoopLag())
         while True:
-            self.ledger.tick()
-            self.delivery.deliver()
+            await ticker.tick()
             self.ticked_at = self.world.now
             await asyncio.sleep(TICK)
 
