@@ -45,7 +45,7 @@ ENV SLUICEGATE_ADMISSION_HOST=0.0.0.0 \
     SLUICEGATE_ADMISSION_STATE_DIR=/data \
     SLUICEGATE_ADMISSION_TOKENS_FILE=/secrets/tokens
 EXPOSE 50051
-HEALTHCHECK --interval=5s --timeout=4s --start-period=10s CMD ["python", "-m", "service_runtime.probe", "grpc://127.0.0.1:50051"]
+HEALTHCHECK --interval=5s --timeout=4s --start-period=10s CMD ["python", "-m", "admission_server.probe"]
 CMD ["python", "-m", "admission_server"]
 
 FROM runtime AS edge_proxy
@@ -90,6 +90,7 @@ COPY --from=demo_build /opt/sluicegate /opt/sluicegate
 COPY proto/ proto/
 COPY service_runtime/ service_runtime/
 COPY admission_client/ admission_client/
+COPY admission_server/ admission_server/
 COPY upstream_simulator/ upstream_simulator/
 COPY demo/ demo/
 USER 10001:10001

@@ -45,24 +45,7 @@ class RoleTokens:
     @classmethod
     def from_file(cls, path: Path) -> "RoleTokens":
         """Reads a tokens file. Raises `TokensFileError`."""
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise TokensFileError(f"cannot read {path}: {error}") from None
-        tokens = []
-        for number, line in enumerate(lines, start=1):
-            words = line.partition("#")[0].split()
-            if not words:
-                continue
-            if len(words) != 2 or words[0] not in set(Role) or len(words[1]) < SHORTEST_TOKEN:
-                raise TokensFileError(
-                    f"{path}, line {number}: must be '<role> <token>' with a role of {', '.join(Role)} "
-                    f"and a token of at least {SHORTEST_TOKEN} characters"
-                )
-            tokens.append((Role(words[0]), words[1]))
-        if not tokens:
-            raise TokensFileError(f"{path} has no tokens")
-        return cls(tokens)
+        return cls(read_tokens(path))
 
     def role_of(self, metadata: Iterable[tuple[str, str | bytes]] | None) -> Role | None:
         """Returns the role of a call's token, None without a valid one. Takes the same time whichever token it is."""
@@ -72,6 +55,28 @@ class RoleTokens:
                 matches = [role for role, known in self._hashes if hmac.compare_digest(given, known)]
                 return matches[0] if matches else None
         return None
+
+
+def read_tokens(path: Path) -> list[tuple[Role, str]]:
+    """Returns the tokens in a file with their roles, at least one. Raises `TokensFileError`."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokensFileError(f"cannot read {path}: {error}") from None
+    tokens = []
+    for number, line in enumerate(lines, start=1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        if len(words) != 2 or words[0] not in set(Role) or len(words[1]) < SHORTEST_TOKEN:
+            raise TokensFileError(
+                f"{path}, line {number}: must be '<role> <token>' with a role of {', '.join(Role)} "
+                f"and a token of at least {SHORTEST_TOKEN} characters"
+            )
+        tokens.append((Role(words[0]), words[1]))
+    if not tokens:
+        raise TokensFileError(f"{path} has no tokens")
+    return tokens
 
 
 def _hash(token: str) -> bytes:

@@ -48,6 +48,12 @@ class AdmissionSettings(ServiceSettings):
     tls_authority: Path | None = Field(
         None, description="PEM file of the authority that clients' certificates must be signed by (mutual TLS)."
     )
+    tls_probe_certificate: Path | None = Field(
+        None,
+        description="PEM file of the client certificate that the health probe shows under mutual TLS. Unset: it shows "
+        "the server's own, which then has to be of that authority, and good for a client too.",
+    )
+    tls_probe_key: Path | None = Field(None, description="PEM file of that certificate's key.")
 
     @property
     def heartbeat_every(self) -> float:
@@ -59,6 +65,18 @@ class AdmissionSettings(ServiceSettings):
         """The TLS files."""
         return TlsFiles(certificate=self.tls_certificate, key=self.tls_key, authority=self.tls_authority)
 
+    @property
+    def probe_tls(self) -> TlsFiles:
+        """The TLS files of the health probe: it believes the server's certificate, and shows its own or the same."""
+        if self.tls_authority is None:
+            return TlsFiles(authority=self.tls_certificate)
+        own = self.tls_probe_certificate is not None
+        return TlsFiles(
+            certificate=self.tls_probe_certificate if own else self.tls_certificate,
+            key=self.tls_probe_key if own else self.tls_key,
+            authority=self.tls_certificate,
+        )
+
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yields what does not go together."""
         if self.tokens_file is None:
@@ -69,6 +87,8 @@ class AdmissionSettings(ServiceSettings):
             yield "heartbeat", "must be at most half of SLUICEGATE_ADMISSION_SESSION_TTL"
         if self.tls.incomplete() or (self.tls_authority and not self.tls_certificate):
             yield "tls_certificate", "and SLUICEGATE_ADMISSION_TLS_KEY must both be set for TLS"
+        if (self.tls_probe_certificate is None) != (self.tls_probe_key is None):
+            yield "tls_probe_certificate", "and SLUICEGATE_ADMISSION_TLS_PROBE_KEY go together"
 
 
 def _is_loopback(host: str) -> bool:

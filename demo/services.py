@@ -21,8 +21,8 @@ class Service:
     module: str
     environment: dict[str, str] = field(repr=False)
     health_url: str = ""
-    health_target: str = ""
-    """`health_url` answers 200 over HTTP, or `health_target` answers SERVING to a gRPC health check."""
+    probed_by_settings: bool = False
+    """`health_url` answers 200 over HTTP; or it is the admission server, whose probe reads the same environment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ def _admission_server(options: SystemOptions) -> Service:
             SLUICEGATE_ADMISSION_STATE_DIR=str(options.directory / "admission"),
             SLUICEGATE_ADMISSION_TOKENS_FILE=str(options.secrets.admission_tokens),
         ),
-        health_target=f"127.0.0.1:{ports.admission}",
+        probed_by_settings=True,
     )
 
 

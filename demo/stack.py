@@ -13,13 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import grpc
-import grpc.aio
 import httpx
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from admission_server.probe import check_server
+from admission_server.settings import AdmissionSettings
 from demo.endpoints import Endpoints
 from demo.services import Service, SystemOptions, command_of, services_of
+from service_runtime.probe import Unhealthy
+from service_runtime.settings import SettingsError
 
 READY_WITHIN = 60.0
 STOPPED_WITHIN = 40.0
@@ -194,8 +195,8 @@ class _Child:
 
 
 async def _answers(service: Service) -> bool:
-    if service.health_target:
-        return await _serving(service.health_target)
+    if service.probed_by_settings:
+        return await asyncio.to_thread(_serving, service)
     try:
         async with httpx.AsyncClient(trust_env=False, timeout=2.0) as client:
             return (await client.get(service.health_url)).status_code == 200
@@ -203,10 +204,9 @@ async def _answers(service: Service) -> bool:
         return False
 
 
-async def _serving(target: str) -> bool:
-    async with grpc.aio.insecure_channel(target) as channel:
-        try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2.0)
-        except grpc.aio.AioRpcError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+def _serving(service: Service) -> bool:
+    try:
+        check_server(AdmissionSettings.of(service.environment))
+    except (SettingsError, Unhealthy):
+        return False
+    return True

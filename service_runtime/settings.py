@@ -48,8 +48,18 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def from_environment(cls) -> Self:
         """Reads the environment. Raises `SettingsError` with every mistake in it."""
+        return cls._made()
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Self:
+        """Reads the environment of a process that inherits from this one. Raises like `from_environment`."""
+        variables = {name: environment.get(variable_of(cls, (name,)), "") for name in cls.model_fields}
+        return cls._made(**{name: value for name, value in variables.items() if value})
+
+    @classmethod
+    def _made(cls, **values: Any) -> Self:
         try:
-            settings = cls()
+            settings = cls(**values)
         except ValidationError as error:
             problems = [f"{variable_of(cls, item['loc'])}: {item['msg']}" for item in error.errors()]
             raise SettingsError(problems) from None

@@ -44,6 +44,9 @@ class TlsFiles:
                 raise ValueError(f"{self.authority} holds no certificate: {error}") from None
 
 
+PLAINTEXT = TlsFiles()
+
+
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials | None:
     """Returns credentials for a gRPC server, None for plaintext. An authority makes client certificates a must.
 

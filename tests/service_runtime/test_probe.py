@@ -1,6 +1,8 @@
 """A probe says by its exit status whether a process is healthy."""
 
 import http.server
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -40,3 +42,22 @@ def test_nobody_is_not_healthy(server, scheme):
 def test_other_schemes_are_refused():
     with pytest.raises(ValueError, match="only http:// and grpc://"):
         healthy("file:///etc/passwd")
+
+
+def test_a_proxy_that_the_environment_names_is_not_asked(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    assert healthy(f"{server}/health/live")
+
+
+def test_as_a_command_it_tells_what_is_wrong(server):
+    def run(path):
+        command = [sys.executable, "-m", "service_runtime.probe", server + path]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        return done.returncode, done.stderr
+
+    assert run("/health/live") == (0, "")
+    status, told = run("/health/ready")
+    assert status == 1
+    assert "503" in told

@@ -21,6 +21,14 @@ def test_variables_fill_the_settings(monkeypatch):
     assert GateSettings.from_environment().port == 81
 
 
+def test_the_environment_of_a_child_is_read_in_place_of_ones_own(monkeypatch):
+    monkeypatch.setenv("SLUICEGATE_GATE_PORT", "81")
+
+    assert GateSettings.of({"SLUICEGATE_GATE_PORT": "82", "SLUICEGATE_GATE_WIDTH": ""}).port == 82
+    with pytest.raises(SettingsError, match="SLUICEGATE_GATE_PORT"):
+        GateSettings.of({"SLUICEGATE_GATE_PORT": "none"})
+
+
 def test_an_empty_variable_counts_as_not_set(monkeypatch):
     monkeypatch.setenv("SLUICEGATE_GATE_PORT", "")
 

@@ -7,15 +7,19 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from service_runtime.tls import TlsFiles
 
+HERE: tuple[x509.GeneralName, ...] = (
+    x509.DNSName("localhost"),
+    x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+)
 HOUR = datetime.timedelta(hours=1)
 
 
 class Authority:
-    """Signs certificates for `localhost` and 127.0.0.1, and leaves everything in a folder as PEM files."""
+    """Signs certificates, for `localhost` and 127.0.0.1 unless told otherwise; leaves them in a folder as PEM files."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
@@ -25,20 +29,28 @@ class Authority:
         builder = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(True, None), critical=True)
         self.file.write_bytes(self._signed(builder))
 
-    def issue(self, name: str, *, expired: bool = False) -> TlsFiles:
+    def issue(
+        self,
+        name: str,
+        *,
+        expired: bool = False,
+        names: tuple[x509.GeneralName, ...] = HERE,
+        for_servers_only: bool = False,
+    ) -> TlsFiles:
         """Returns a certificate and its key, with this authority as the one to believe."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        names = x509.SubjectAlternativeName(
-            [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        )
         builder = self._builder(subject, key, ago=10 if expired else 1, ahead=-5 if expired else 1)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        if for_servers_only:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         files = TlsFiles(
             certificate=self._folder / f"{name}.pem", key=self._folder / f"{name}.key", authority=self.file
         )
         assert files.certificate is not None
         assert files.key is not None
-        files.certificate.write_bytes(self._signed(builder.add_extension(names, critical=False)))
+        files.certificate.write_bytes(self._signed(builder))
         files.key.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

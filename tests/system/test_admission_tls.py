@@ -19,11 +19,10 @@ from admission.v1 import state_service_pb2_grpc as state_grpc
 
 from demo.ports import Ports
 from demo.services import SystemOptions
-from demo.stack import Stack
 from service_runtime.tls import TlsFiles, channel_credentials
 from tests.admission_server.running import TOKENS, metadata, running_server
 from tests.system.certificates import Authority
-from tests.system.running import RunningSystem, eventually
+from tests.system.running import RunningSystem
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
@@ -273,31 +272,6 @@ async def test_files_that_are_no_certificates_are_told_at_start(tmp_path, author
 # --- The whole system over mutual TLS.
 
 
-class TlsSystem(RunningSystem):
-    """A running system whose state is asked for over mutual TLS."""
-
-    def __init__(self, options, files):
-        super().__init__(options)
-        self.stack = TlsStack(options, files)
-
-
-class TlsStack(Stack):
-    def __init__(self, options, files):
-        super().__init__(options)
-        self._files = files
-
-    async def wait_ready(self, name, *, within=60.0):
-        target = self.services[name].health_target
-        if not target:
-            await super().wait_ready(name, within=within)
-            return
-
-        async def answers():
-            return await ask_state(target, self._files) is grpc.StatusCode.OK
-
-        await eventually(answers, within=within, what=self.log_tail(name))
-
-
 @pytest_asyncio.fixture(loop_scope="session")
 async def tls_system(tmp_path, authority):
     server, client = authority.issue("server"), authority.issue("client")
@@ -311,15 +285,15 @@ async def tls_system(tmp_path, authority):
             f"{prefix}_AUTHORITY": str(files.authority),
         }
     options = SystemOptions(directory=tmp_path / "system", ports=Ports.free(), environment=environment)
-    async with TlsSystem(options, client) as running:
+    async with RunningSystem(options) as running:
         yield running
 
 
-async def test_a_turn_is_served_when_all_speak_mutual_tls(tls_system):
+async def test_a_turn_is_served_when_all_speak_mutual_tls(tls_system, authority):
     answer = await tls_system.turn()
     refused = await asyncio.gather(
         ask_state(tls_system.admission_target, TlsFiles()),
-        ask_state(tls_system.admission_target, TlsFiles(authority=tls_system.stack._files.authority)),
+        ask_state(tls_system.admission_target, TlsFiles(authority=authority.file)),
     )
 
     assert answer.status_code == 200
