@@ -39,7 +39,7 @@ COPY proto/ proto/
 COPY service_runtime/ service_runtime/
 COPY admission_server/ admission_server/
 # Where the step that makes the secrets mounts the volumes of all processes; a new volume takes its owner from here.
-RUN install -d -o 10001 -g 10001 -m 0700 /init/admission /init/edge /init/control /init/operator
+RUN install -d -o 10001 -g 10001 -m 0700 /init/admission /init/edge /init/control /init/operator /init/control_data
 USER 10001:10001
 ENV SLUICEGATE_ADMISSION_HOST=0.0.0.0 \
     SLUICEGATE_ADMISSION_STATE_DIR=/data \

@@ -25,7 +25,7 @@ from control_api.accounts.addresses import CheckedTransport
 from control_api.accounts.login import LoginService
 from control_api.accounts.oauth import AuthServer
 from control_api.accounts.routes import account_routes, login_routes
-from control_api.accounts.service import AccountService
+from control_api.accounts.service import AccountService, stores_tokens
 from control_api.auth import AdminGate, AdminToken, FailureLimit, load_admin_token
 from control_api.body_limit import BodyLimit
 from control_api.changes import PolicyChanges
@@ -148,7 +148,6 @@ async def _open_store(settings: ControlSettings, stack: AsyncExitStack) -> _Stor
     except OSError as error:
         raise StartupError(f"cannot use the data directory {settings.data_dir}: {error}") from None
     stack.push_async_callback(database.close)
-    vault = Vault.open(key=settings.vault_key, key_file=settings.effective_key_file)
     try:
         if not await database.has_table(LOCK_TABLE):
             await database.migrate()
@@ -159,6 +158,7 @@ async def _open_store(settings: ControlSettings, stack: AsyncExitStack) -> _Stor
         await database.migrate()
     except DatabaseError as error:
         raise StartupError(f"cannot use the database: {error}") from error
+    vault = await _open_vault(settings, database)
     changes = PolicyChanges()
     limits = LimitService(database=database, changes=changes, seeds=settings.limit_seeds())
     await limits.load()
@@ -181,6 +181,16 @@ async def _open_store(settings: ControlSettings, stack: AsyncExitStack) -> _Stor
         lock=lock,
         term=term,
     )
+
+
+async def _open_vault(settings: ControlSettings, database: Database) -> Vault:
+    # A key is made for a new installation only: with a second one, every account that is stored would be lost.
+    path = settings.effective_key_file
+    if settings.vault_key is None and not path.exists() and await stores_tokens(database):
+        raise StartupError(
+            f"{path} is missing, and another key than a new one has encrypted the stored tokens: put it back"
+        )
+    return Vault.open(key=settings.vault_key, key_file=path)
 
 
 async def _open_services(

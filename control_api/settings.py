@@ -28,11 +28,12 @@ class ControlSettings(ServiceSettings):
     port: int = Field(default=8081, ge=0, le=65535)
     """Port of the REST API; 0 picks a free one."""
     data_dir: Path = Path(".data/control")
-    """Where the database, the key of the vault and the admin token lie."""
+    """Where the database lies, and the key of the vault and the admin token unless they are named elsewhere."""
     database_url: str | None = None
     """SQLAlchemy URL; without it a SQLite file in the data directory."""
     key_file: Path | None = None
-    """Keys of the vault, one a line, made at the first start. Default: `vault.key` in the data directory."""
+    """File with the keys of the vault, one a line; made when there is none and no token is stored yet. Default:
+    `vault.key` in the data directory."""
     vault_key: SecretStr | None = None
     """The keys themselves, in place of the file."""
     admin_token: SecretStr | None = None

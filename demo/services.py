@@ -40,7 +40,7 @@ class SystemOptions:
     @property
     def secrets(self) -> DeploymentSecrets:
         """Where the processes find what they know each other by."""
-        return DeploymentSecrets(self.directory / "secrets")
+        return DeploymentSecrets(self.directory / "secrets", self.directory / "control")
 
 
 def services_of(options: SystemOptions) -> list[Service]:
@@ -97,6 +97,8 @@ def _control_api(options: SystemOptions) -> Service:
             SLUICEGATE_CONTROL_PORT=str(ports.control),
             SLUICEGATE_CONTROL_METRICS_PORT=str(ports.control_metrics),
             SLUICEGATE_CONTROL_DATA_DIR=str(options.directory / "control"),
+            # A key that somebody keeps elsewhere has encrypted what is stored: it stays the one.
+            SLUICEGATE_CONTROL_KEY_FILE=os.environ.get("SLUICEGATE_CONTROL_KEY_FILE") or str(options.secrets.vault_key),
             SLUICEGATE_CONTROL_ADMIN_TOKEN_FILE=str(options.secrets.admin_token),
             SLUICEGATE_CONTROL_ADMISSION_TARGET=f"127.0.0.1:{ports.admission}",
             SLUICEGATE_CONTROL_ADMISSION_TOKEN_FILE=str(options.secrets.role_token("control")),

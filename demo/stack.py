@@ -52,7 +52,8 @@ class Stack:
         self._children: dict[str, _Child] = {}
 
     async def __aenter__(self) -> Self:
-        self.secrets.make()
+        for note in self.secrets.make():
+            self._say(note)
         try:
             for name in self.services:
                 await self.start(name)

@@ -378,6 +378,14 @@ class AccountService:
             return (await session.exec(select(func.count()).select_from(Account))).one()
 
 
+async def stores_tokens(database: Database) -> bool:
+    """Returns whether a token is stored, which only the key can read that encrypted it."""
+    async with database.read() as session:
+        return (
+            await session.exec(select(Account.id).where(col(Account.access_token).is_not(None)))
+        ).first() is not None
+
+
 def api_key_of(secret: str) -> str:
     """Returns an API key as it may stand in a header. Raises `InputRefused`."""
     key = secret.strip()

@@ -6,9 +6,11 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.fernet import Fernet
 
 from control_api.paging import encode_cursor
 from control_api.settings import ControlSettings
+from service_runtime.process import StartupError
 from service_runtime.settings import SettingsError
 from tests.control_api.running import client_of, running_control, settings_for
 
@@ -240,11 +242,33 @@ async def test_no_token_is_readable_in_the_files_of_the_data_directory(control, 
 async def test_a_foreign_vault_key_is_noticed_at_start(tmp_path, simulator):
     async with running_control(settings_for(tmp_path, simulator=simulator)) as running:
         await running.import_account(await simulator.account())
-    (tmp_path / "vault.key").unlink()
+    (tmp_path / "vault.key").write_text(Fernet.generate_key().decode())
 
-    with pytest.raises(Exception, match="another key"):
+    with pytest.raises(StartupError, match="another key"):
         async with running_control(settings_for(tmp_path, simulator=simulator)):
             pass
+
+
+async def test_beside_stored_tokens_no_second_key_is_made_and_the_first_one_can_be_put_back(tmp_path, simulator):
+    settings = settings_for(tmp_path, simulator=simulator)
+    async with running_control(settings) as running:
+        account_id = await running.import_account(await simulator.account())
+    (tmp_path / "vault.key").rename(tmp_path / "backup.key")
+
+    with pytest.raises(StartupError, match="another key"):
+        async with running_control(settings):
+            pass
+    assert not (tmp_path / "vault.key").exists()
+    (tmp_path / "backup.key").rename(tmp_path / "vault.key")
+    async with running_control(settings) as running:
+        assert (await running.account(account_id))["status"] == "active"
+
+
+async def test_a_key_that_was_lost_before_anything_was_stored_is_made_again(tmp_path):
+    async with running_control(settings_for(tmp_path)):
+        (tmp_path / "vault.key").unlink()
+    async with running_control(settings_for(tmp_path)):
+        assert (tmp_path / "vault.key").exists()
 
 
 async def test_the_upstream_of_the_settings_is_the_one_of_all_chatgpt_accounts(tmp_path, simulator):

@@ -18,9 +18,18 @@ def test_secrets_travel_as_files_and_never_as_values(tmp_path):
     options, made = services(tmp_path)
 
     known = {read_private(options.secrets.role_token(role)) for role in ("edge", "control")}
-    known.add(read_private(options.secrets.admin_token))
+    known |= {read_private(path) for path in (options.secrets.admin_token, options.secrets.vault_key)}
     told = {value for service in made.values() for value in service.environment.values()}
     assert not known & told
+
+
+def test_a_vault_key_that_somebody_keeps_elsewhere_stays_the_one(tmp_path, monkeypatch):
+    options, made = services(tmp_path)
+    monkeypatch.setenv("SLUICEGATE_CONTROL_KEY_FILE", "/elsewhere/key")
+    _, with_own = services(tmp_path)
+
+    assert made["control_api"].environment["SLUICEGATE_CONTROL_KEY_FILE"] == str(options.secrets.vault_key)
+    assert with_own["control_api"].environment["SLUICEGATE_CONTROL_KEY_FILE"] == "/elsewhere/key"
 
 
 def test_without_the_simulator_the_control_api_keeps_its_real_upstreams(tmp_path):

@@ -149,7 +149,7 @@ async def test_no_container_sees_another_ones_secrets(published):
 
     assert seen == {
         "admission_server": {"tokens"},
-        "control_api": {"admission-token", "admin-token"},
+        "control_api": {"admission-token", "admin-token", "vault.key"},
         "edge_proxy": {"admission-token"},
     }
 
@@ -179,7 +179,7 @@ async def test_what_is_kept_belongs_to_the_ordinary_user_and_to_nobody_else(publ
     assert {"control.db", "vault.key", "tokens", "admin-token"} <= {name for _, name, _, _ in kept}
     assert {owner for _, _, owner, _ in kept} == {"10001"}
     assert {others for folder, _, _, others in kept if folder == "/secrets"} == {"0o0"}
-    assert [others for _, name, _, others in kept if name == "vault.key"] == ["0o0"]
+    assert [(folder, others) for folder, name, _, others in kept if name == "vault.key"] == [("/secrets", "0o0")]
 
 
 async def test_an_account_is_imported_over_rest(published):

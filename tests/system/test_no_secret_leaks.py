@@ -82,14 +82,14 @@ async def planted(system):
 def plant_deployment(planted, system):
     files = system.stack.secrets
     planted.plant("admin token", read_private(files.admin_token))
-    planted.allowed["secrets/control/admin-token"] = {"admin token"}
+    for name in ("control", "operator"):
+        planted.allowed[f"secrets/{name}/admin-token"] = {"admin token"}
     for role in ROLES:
         planted.plant(f"token of {role}", read_private(files.role_token(role)))
         planted.allowed[str(files.role_token(role).relative_to(files.directory.parent))] = {f"token of {role}"}
     planted.allowed["secrets/admission/tokens"] = {f"token of {role}" for role in ROLES}
-    key = (system.stack.options.directory / "control" / "vault.key").read_text().split()[0]
-    planted.plant("vault key", key)
-    planted.allowed["control/vault.key"] = {"vault key"}
+    planted.plant("vault key", read_private(files.vault_key))
+    planted.allowed["secrets/control/vault.key"] = {"vault key"}
 
 
 async def accounts_come_and_fail(planted, system):
@@ -204,7 +204,7 @@ async def roles_are_wrong(planted, system):
 def plant_what_is_stored(planted, system, when="stored"):
     """Adds what the control API holds by now, after refreshes that nobody outside has seen."""
     folder = system.stack.options.directory / "control"
-    vault = Vault((folder / "vault.key").read_text())
+    vault = Vault(read_private(system.stack.secrets.vault_key))
     with contextlib.closing(sqlite3.connect(f"file:{folder / 'control.db'}?mode=ro", uri=True)) as database:
         tables = [row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         values = [value for table in tables for row in database.execute(f"SELECT * FROM {table}") for value in row]
