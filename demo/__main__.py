@@ -16,8 +16,10 @@ from typing import Any
 
 from demo.endpoints import Endpoints
 from demo.envfile import EnvFile
+from demo.grpcurl import find_grpcurl
 from demo.operator import Operator, OperatorError
 from demo.ports import Ports, PortTaken
+from demo.reflection import NoAnswer
 from demo.services import SystemOptions
 from demo.stack import NotReady, Stack
 from demo.walkthrough import DemoClient, TurnFailed, next_steps, prepare, show_turns, visit
@@ -39,7 +41,7 @@ def main() -> int:
             return asyncio.run(_until_stopped(up(ports)))
         ports.check_free()
         return asyncio.run(_until_stopped(demo(ports, once=arguments.once)))
-    except (PortTaken, NotReady, TurnFailed, OperatorError) as error:
+    except (PortTaken, NotReady, TurnFailed, OperatorError, NoAnswer) as error:
         say(f"error: {error}")
         return 1
 
@@ -56,7 +58,7 @@ async def demo(ports: Ports, *, once: bool) -> None:
             token_file = stack.secrets.admin_token
             async with Operator(stack.endpoints, token_file) as operator:
                 client = await prepare(operator, endpoints=stack.endpoints, admin_token_file=token_file)
-            await show_turns(client, say, write)
+            await show_turns(client, say, write, grpcurl=find_grpcurl())
             env_file.write(demo_variables(client, stack))
             if once:
                 return
@@ -74,7 +76,7 @@ async def visit_running_system() -> None:
     token_file = Path(os.environ["SLUICEGATE_DEMO_ADMIN_TOKEN_FILE"])
     async with Operator(endpoints, token_file) as operator:
         client = await visit(operator, endpoints=endpoints, admin_token_file=token_file)
-    await show_turns(client, say, write)
+    await show_turns(client, say, write, grpcurl=find_grpcurl())
     say(f"\nA key for your own turns through the published port: {client.key.key}")
 
 

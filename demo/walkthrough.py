@@ -1,8 +1,10 @@
-"""What the demo shows: an account, a key, a turn as it arrives with the seats it holds, and how to go on from there."""
+"""What the demo shows: an account, a key, turns as they arrive with the seats they hold, what grpcurl tells,
+and how to go on from there.
+"""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,16 @@ from websockets.exceptions import WebSocketException
 
 from admission_client.state import ServerState, StateReader
 from demo.endpoints import Endpoints
+from demo.grpcurl import show_call
 from demo.operator import ClientKey, Operator
 
 MODEL = "gpt-5.5"
 VISITOR = "demo"
+GET_STATE = "admission.v1.StateService/GetState"
 PROMPT = "What does a sluice gate do?"
+_STATE_BY_GRPCURL = "The whole state as grpcurl prints it, asked while that socket was still open:"
+_STATE_WITHOUT_GRPCURL = """The whole state as grpcurl would print it, asked while that socket was still open. There is
+no grpcurl here (`make tools` installs one where Go is): this was asked through server reflection, as grpcurl does."""
 _BODY = {
     "model": MODEL,
     "instructions": "Answer in two sentences.",
@@ -41,17 +48,28 @@ class DemoClient:
     admin_token_file: Path
 
 
-async def show_turns(client: DemoClient, say: Callable[[str], None], write: Callable[[str], None]) -> None:
-    """Sends a turn over HTTP and one over a WebSocket: writes the answers as they arrive, and the seats they hold."""
+async def show_turns(
+    client: DemoClient, say: Callable[[str], None], write: Callable[[str], None], *, grpcurl: str | None
+) -> None:
+    """Sends a turn over HTTP and one over a WebSocket: writes the answers as they arrive, and the seats they hold. Ends
+    with what grpcurl tells of the system, while the socket is still open. Raises `TurnFailed`, `NoAnswer`.
+    """
     say(f"POST {client.endpoints.edge}/backend-api/codex/responses   “{PROMPT}”")
-    state = await _show(http_turn(client), client, write)
+    turn = await _show(http_turn(client), client, write)
     say("The seats it held while it streamed, as the admission server told over gRPC:")
-    for line in state_table(state):
+    for line in state_table(turn.state):
         say(line)
     say(f"\nGET {client.endpoints.edge}/backend-api/codex/responses, upgraded to a WebSocket   “{PROMPT}”")
-    state = await _show(websocket_turn(client), client, write)
-    lane = state.resource("lanes/proxy_websocket")
+    turn = await _show(
+        websocket_turn(client),
+        client,
+        write,
+        when_answered=lambda: show_call(client.endpoints.admission, GET_STATE, grpcurl=grpcurl),
+    )
+    lane = turn.state.resource("lanes/proxy_websocket")
     say(f"It held {lane.held if lane else 0} seat of lanes/proxy_websocket.")
+    say(f"\n{_STATE_BY_GRPCURL if grpcurl else _STATE_WITHOUT_GRPCURL}")
+    say(turn.told)
 
 
 async def server_state(target: str) -> ServerState:
@@ -100,7 +118,7 @@ The Codex CLI: put this into a config.toml, its folder into CODEX_HOME, and run
   env_key = "SLUICEGATE_KEY"
 
 What the admission server thinks right now:
-  grpcurl -plaintext {client.endpoints.admission} admission.v1.StateService/GetState
+  grpcurl -plaintext {client.endpoints.admission} {GET_STATE}
 """
 
 
@@ -157,15 +175,36 @@ async def websocket_turn(client: DemoClient) -> AsyncIterator[dict[str, Any]]:
         raise TurnFailed(f"the WebSocket failed: {error}") from error
 
 
-async def _show(events: AsyncIterator[dict[str, Any]], client: DemoClient, write: Callable[[str], None]) -> ServerState:
+async def _nothing() -> str:
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """The state while a turn streamed, and what was told when it was answered, before its connection was closed."""
+
+    state: ServerState
+    told: str
+
+
+async def _show(
+    events: AsyncIterator[dict[str, Any]],
+    client: DemoClient,
+    write: Callable[[str], None],
+    *,
+    when_answered: Callable[[], Awaitable[str]] = _nothing,
+) -> _Shown:
     state = None
+    told = ""
     last: dict[str, Any] = {}
     async for event in events:
         last = event
         if event["type"] == "response.output_text.delta":
             write(event["delta"])
             state = state or await server_state(client.endpoints.admission)
+        if event["type"] == "response.completed":
+            told = await when_answered()
     write("\n")
     if last.get("type") != "response.completed" or state is None:
         raise TurnFailed(f"the turn did not end with response.completed but with {json.dumps(last)[:300]}")
-    return state
+    return _Shown(state, told)

@@ -217,6 +217,10 @@ async def test_the_profile_demo_shows_a_turn_over_http_and_one_over_a_websocket(
 
     assert "lanes/proxy_http" in shown
     assert "It held 1 seat of lanes/proxy_websocket." in shown
+    printed = shown.partition("$ grpcurl -plaintext admission_server:50051 admission.v1.StateService/GetState\n")[2]
+    state, _ = json.JSONDecoder().raw_decode(printed)
+    held = {resource["name"]: resource.get("held") for resource in state["resources"]}
+    assert held["lanes/proxy_websocket"] == 1
 
 
 @pytest.mark.parametrize("service", ["edge_proxy", "control_api", "admission_server"])

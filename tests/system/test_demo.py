@@ -1,6 +1,7 @@
 """`make demo` shows a turn, writes where it is, keeps running what dies, and stops everything on Ctrl-C."""
 
 import asyncio
+import json
 import os
 import shlex
 import signal
@@ -83,6 +84,12 @@ async def test_once_shows_the_answer_and_its_seats_and_ends_well(tmp_path, port_
 
     assert status == 0, demo.output
     assert "lanes/proxy_http" in demo.output
+    _, command, printed = demo.output.partition(
+        f"$ grpcurl -plaintext 127.0.0.1:{port_base + 2} admission.v1.StateService/GetState\n"
+    )
+    assert command, demo.output
+    held = {resource["name"]: resource.get("held") for resource in json.loads(printed)["resources"]}
+    assert held["lanes/proxy_websocket"] == 1
     assert not (tmp_path / ".demo" / "demo.env").exists()
 
 

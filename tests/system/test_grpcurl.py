@@ -2,7 +2,12 @@
 
 import asyncio
 import json
+import re
 
+import pytest
+
+from demo.grpcurl import show_call
+from demo.reflection import NoAnswer, ask
 from tests.system.running import eventually
 
 
@@ -91,6 +96,57 @@ async def test_a_token_opens_a_session_by_hand(system, grpcurl):
 
     assert len(json.loads(answer)["answer"]["grant"]["lease_ids"]) == 1
     assert json.loads(closed)["ended"] == 1, errors
+
+
+# --- The demo shows the same on a machine without grpcurl.
+
+MOMENT = re.compile(r'"(uptime|age|expires_in)": "[0-9.]+s"')
+
+
+def at_no_moment(printed):
+    """What was printed, without the times that differ from one call to the next."""
+    return MOMENT.sub(r'"\1": "…"', printed)
+
+
+@pytest.mark.parametrize("method", ["GetState", "ListLeases", "ListSessions", "ListResources"])
+async def test_what_is_shown_without_grpcurl_is_what_it_prints_to_the_letter(system, grpcurl, method):
+    async with system.open_turn(simulate="slow=0.5,events=40"):
+        await eventually(lambda: is_streaming(system), what="the stream has begun")
+        shown = [
+            await show_call(system.admission_target, f"admission.v1.StateService/{method}", grpcurl=path)
+            for path in (grpcurl, None)
+        ]
+
+    command = f"$ grpcurl -plaintext {system.admission_target} admission.v1.StateService/{method}\n"
+    assert at_no_moment(shown[0]) == at_no_moment(shown[1])
+    assert shown[0].startswith(command)
+    assert "lanes/proxy_http" in shown[0] or method == "ListSessions"
+    assert MOMENT.search(shown[0]) or method == "ListResources"
+
+
+async def test_accounts_are_shown_with_the_same_values(system, grpcurl):
+    method = "admission.v1.StateService/ListAccounts"
+    _, printed, _ = await run(grpcurl, system.admission_target, method)
+
+    assert json.loads(await ask(system.admission_target, method)) == json.loads(printed)
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("admission.v1.StateService/Nothing", "has no admission.v1.StateService/Nothing"),
+        ("admission.v1.NoService/Nothing", "has no admission.v1.NoService/Nothing"),
+        ("admission.v1.AdmissionService/CloseSession", "UNAUTHENTICATED"),
+    ],
+)
+async def test_a_call_that_cannot_be_made_is_told(system, method, told):
+    with pytest.raises(NoAnswer, match=told):
+        await ask(system.admission_target, method)
+
+
+async def test_nobody_there_is_told():
+    with pytest.raises(NoAnswer, match="UNAVAILABLE"):
+        await ask("127.0.0.1:1", "admission.v1.StateService/GetState")
 
 
 async def is_streaming(system):
