@@ -57,11 +57,18 @@ check: $(READY) ## Format, lint, types, import map, contract, stubs, locks, know
 check-proto: $(READY)
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
-	@tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || true); \
-	if [ -n "$$tag" ]; then $(BIN)/buf breaking --against ".git#tag=$$tag"; else echo "buf breaking: no tag v* yet, so nothing to compare with"; fi
+	@$(MAKE) --no-print-directory check-breaking
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	$(MAKE) --no-print-directory stubs STUBS="$$fresh"; \
 	for f in proto/admission/v1/*_pb2*.py*; do cmp "$$f" "$$fresh/$${f#proto/}" || { echo "stale stubs: run 'make proto'"; exit 1; }; done
+
+# The last tag before this commit; where the history was cut off, the highest one that is here.
+.PHONY: check-breaking
+check-breaking: $(READY)
+	@tag=$$(git describe --tags --abbrev=0 --match 'v*' 2>/dev/null || git tag --list 'v*' --sort=-version:refname | sed -n 1p); \
+	if [ -n "$$tag" ]; then echo "buf breaking: compared with $$tag"; $(BIN)/buf breaking --against ".git#tag=$$tag"; \
+	elif [ "$$(git rev-parse --is-shallow-repository)" = true ]; then echo "buf breaking: no tag v* in this shallow clone, so nothing to compare with; 'git fetch --tags' brings them"; \
+	else echo "buf breaking: no tag v* here, so nothing to compare with"; fi
 
 .PHONY: check-locks
 check-locks:
