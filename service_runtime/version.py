@@ -1,3 +1,3 @@
 """The version of Sluicegate. The build reads it from here; images and clones know it without being installed."""
 
-VERSION = "0.1.0.dev0"
+VERSION = "0.1.0"
