@@ -23,6 +23,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry, start_http_server
 
 from admission_server.control_servicer import ControlServicer
+from admission_server.decoding import DecodingInterceptor
 from admission_server.delivery import Delivery
 from admission_server.errors import Draining, StateUnwritable
 from admission_server.ledger import Ledger, Terms
@@ -139,6 +140,7 @@ class AdmissionServer:
                     permissions={ADMISSION: HOLDERS, CONTROL: CONTROLLERS},
                     open_services=frozenset(open_services),
                 ),
+                DecodingInterceptor(),
             ),
             options=(
                 ("grpc.max_receive_message_length", LARGEST_MESSAGE),
