@@ -2,7 +2,7 @@
 
 * `ControlError`: base class
     * `InputRefused`: the request is wrong; names the field
-        * `BodyTooLarge`
+        * `BodyTooLarge`, `BodyTooLate`
     * `NotFound`: there is no such account, key, login or session
     * `Conflict`: it does not go with how things are
     * `NotSignedIn`, `TooManyFailures`: the admin token
@@ -53,6 +53,10 @@ class InputRefused(ControlError):
 
 class BodyTooLarge(InputRefused):
     """The body is larger than this route reads."""
+
+
+class BodyTooLate(InputRefused):
+    """The body did not arrive in time."""
 
 
 class NotFound(ControlError):
@@ -160,6 +164,7 @@ class Rule:
 RULES: dict[type[ControlError], Rule] = {
     InputRefused: Rule(422, "invalid-input", "The request is not valid"),
     BodyTooLarge: Rule(413, "body-too-large", "The body is too large"),
+    BodyTooLate: Rule(408, "body-too-late", "The body did not arrive in time"),
     NotFound: Rule(404, "not-found", "There is no such thing here"),
     Conflict: Rule(409, "conflict", "This does not go with how things are"),
     NotSignedIn: Rule(401, "admin-token-required", "The admin token is missing or wrong"),
@@ -261,7 +266,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def describe(app: FastAPI, examples: Sequence[BaseModel]) -> None:
     """Completes the OpenAPI description: the problem document, what the body limit may answer, examples of answers."""
     make = app.openapi
-    too_large = {str(status): response for status, response in problem_responses(413).items()}
+    too_much = {str(status): response for status, response in problem_responses(408, 413).items()}
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -275,7 +280,7 @@ def describe(app: FastAPI, examples: Sequence[BaseModel]) -> None:
             for operations in made["paths"].values():
                 for operation in operations.values():
                     if "requestBody" in operation:
-                        operation["responses"].update(too_large)
+                        operation["responses"].update(too_much)
         return make()
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
