@@ -8,6 +8,8 @@ import gzip
 import json
 import zlib
 
+import grpc
+import grpc.aio
 import pytest
 import pytest_asyncio
 import zstandard
@@ -400,6 +402,14 @@ async def test_names_that_no_database_likes_are_refused_or_kept(system, text):
     assert answer.status_code in {201, 422}, answer.text
 
 
+async def test_a_body_that_does_not_come_keeps_no_seat_of_the_control_api(system):
+    sent = head("/api/keys", "Content-Type: application/json", "Content-Length: 100")
+
+    answer = await exchange(system.ports.control, sent + b"{")
+
+    assert statuses(answer) == [401]  # without the token nobody waits for it at all
+
+
 # --- Frames.
 
 
@@ -448,6 +458,65 @@ async def test_a_binary_frame_is_not_understood(system):
         error = await next_error(socket)
 
     assert error["status"] == 400
+
+
+async def test_a_socket_that_is_not_read_loses_its_turn(system):
+    headers = {**system.headers, "x-simulate": "events=200000,slow=0"}
+    url = f"ws://127.0.0.1:{system.ports.edge}{CODEX}"
+    async with connect(
+        url, additional_headers=headers, proxy=None, compression=None, max_queue=1, close_timeout=0.1
+    ) as socket:
+        await socket.send(json.dumps({**TURN, "type": "response.create"}))
+        await socket.recv()
+        await eventually(system.nothing_is_held, what="the socket that nobody reads has lost its seats")
+
+
+# --- The admission server.
+
+
+async def error_of(call):
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call
+    return refused.value.code()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\0" * 1000, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 1000],
+)
+async def test_what_is_no_http2_is_cut_off(system, sent):
+    async with asyncio.timeout(WITHIN):
+        answer = await exchange(system.ports.admission, sent)
+
+    assert b"HTTP/1" not in answer
+
+
+@pytest.mark.parametrize("method", ["GetState", "ListLeases", "WatchState"])
+async def test_bytes_that_are_no_message_are_an_invalid_argument(system, method):
+    async with grpc.aio.insecure_channel(system.admission_target) as channel:
+        call = channel.unary_unary(f"/admission.v1.StateService/{method}", None, None)
+        codes = [await error_of(call(content, timeout=WITHIN)) for content in (b"\xff" * 50, b"\x0a\x7f")]
+
+    assert codes == [grpc.StatusCode.INVALID_ARGUMENT] * 2
+
+
+async def test_messages_and_metadata_have_a_largest_size(system):
+    async with grpc.aio.insecure_channel(system.admission_target) as channel:
+        state = channel.unary_unary("/admission.v1.StateService/GetState", None, None)
+        large = await error_of(state(b"\x7a" + b"\0" * 17 * MIB, timeout=WITHIN))
+        loud = await error_of(state(b"", metadata=(("x-loud", "a" * 100_000),), timeout=WITHIN))
+
+    assert (large, loud) == (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+async def test_a_method_that_does_not_exist_is_told(system):
+    async with grpc.aio.insecure_channel(system.admission_target) as channel:
+        codes = [
+            await error_of(channel.unary_unary(method, None, None)(b"", timeout=WITHIN))
+            for method in ("/admission.v1.StateService/Nothing", "/nothing/at/all", "nothing")
+        ]
+
+    assert codes == [grpc.StatusCode.UNIMPLEMENTED] * 3
 
 
 async def test_after_all_that_turns_are_served(system):
