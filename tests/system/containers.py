@@ -23,7 +23,7 @@ class Inside:
 
     user: str
     capabilities: int
-    """Effective capabilities of process 1, as a bit mask."""
+    """Every capability that process 1 has or could ever get, as a bit mask."""
     no_new_privileges: bool
     read_only: bool
     writable: frozenset[str]
@@ -86,13 +86,23 @@ class Compose:
             "ports = {int(line.split()[1].split(':')[1], 16) for name in ('tcp', 'tcp6')\n"
             "         for line in open('/proc/net/' + name) if line.split()[3] == '0A'\n"
             "         and not line.split()[1].startswith(('0100007F', '0B00007F'))}\n"
-            "print(json.dumps({'user': status['Uid'].split()[1], 'capabilities': int(status['CapEff'], 16),\n"
+            "sets = ('CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb')\n"
+            "capabilities = sum(int(status[name], 16) for name in sets)\n"
+            "print(json.dumps({'user': status['Uid'].split()[1], 'capabilities': capabilities,\n"
             "  'no_new_privileges': status['NoNewPrivs'].strip() == '1', 'read_only': not writable('/'),\n"
             "  'writable': sorted(m for m in mounts | {'/app', '/opt', '/etc', '/var/tmp', '/home'} if writable(m)),\n"
             "  'listening': sorted(ports)}))\n"
         )
         found = json.loads(self.run("exec", "-T", service, "python", "-c", script))
         return Inside(**{**found, "writable": frozenset(found["writable"]), "listening": frozenset(found["listening"])})
+
+    def seen_by_engine(self, service):
+        """Returns what the engine knows of a service's container."""
+        return json.loads(docker("inspect", self.container(service)))[0]
+
+    def written(self, service):
+        """Returns what a container has changed outside its volumes, a line each."""
+        return docker("diff", self.container(service)).splitlines()
 
     def secret(self, service, name):
         """Reads a secret of a service."""
@@ -115,6 +125,13 @@ class Compose:
             yield self
         finally:
             self.run("down", "--volumes", "--timeout", "5", check=False)
+
+
+def docker(*arguments, within=120):
+    """Runs one command of the Docker CLI and returns its standard output."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=within, check=False)
+    assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
+    return done.stdout
 
 
 def engine_runs():

@@ -3,13 +3,19 @@
 import asyncio
 import json
 import os
+from pathlib import Path
 
 import httpx
 import pytest
 import pytest_asyncio
+from cryptography import x509
 
+from admission_server.settings import AdmissionSettings
+from control_api.serving import DRAIN_TIMEOUT
 from demo.operator import ClientKey
-from tests.system.containers import SERVICES, Compose, engine_runs, is_ready
+from edge_proxy.settings import EdgeSettings
+from tests.system.certificates import Authority
+from tests.system.containers import SERVICES, Compose, docker, engine_runs, is_ready
 from tests.system.running import TURN, events_of, eventually
 
 pytestmark = pytest.mark.timeout(900)
@@ -154,15 +160,72 @@ async def test_no_container_sees_another_ones_secrets(published):
     }
 
 
-async def test_the_images_hold_no_installer_no_simulator_and_no_tests(published):
+async def test_the_images_hold_no_installer_no_compiler_no_simulator_and_no_tests(published):
     script = (
-        "import importlib.util as u; "
-        "print([n for n in ('pip', 'setuptools', 'ensurepip', 'pytest', 'upstream_simulator', 'demo', 'tests', 'uv') "
-        "if u.find_spec(n)])"
+        "import importlib.util as u, shutil; "
+        "modules = ('pip', 'setuptools', 'ensurepip', 'wheel', 'pytest', 'upstream_simulator', 'demo', 'tests', 'uv'); "
+        "commands = ('pip', 'pip3', 'cc', 'gcc', 'g++', 'clang', 'make', 'ld', 'go', 'git', 'curl', 'wget'); "
+        "print([n for n in modules if u.find_spec(n)] + [n for n in commands if shutil.which(n)])"
     )
 
     found = {service: published.compose.run("exec", "-T", service, "python", "-c", script) for service in SERVICES}
     assert {service: text.strip() for service, text in found.items()} == dict.fromkeys(SERVICES, "[]")
+
+
+OF_ONE = {
+    "admission_server": {"admission_server", "grpc_health", "grpc_reflection"},
+    "control_api": {"control_api", "admission_client", "fastapi", "sqlalchemy", "cryptography", "httpx", "uvicorn"},
+    "edge_proxy": {"edge_proxy", "admission_client", "aiohttp", "zstandard", "msgspec", "websockets", "uvicorn"},
+}
+
+
+async def test_each_image_holds_its_own_service_and_what_that_needs(published):
+    names = sorted(set().union(*OF_ONE.values()))
+    script = f"import importlib.util as u; print(*(n for n in {names} if u.find_spec(n)))"
+
+    found = {
+        service: set(published.compose.run("exec", "-T", service, "python", "-c", script).split())
+        for service in SERVICES
+    }
+    assert found == OF_ONE
+
+
+async def test_each_container_is_bounded_and_comes_back_by_itself(published):
+    for service in SERVICES:
+        seen = published.compose.seen_by_engine(service)
+        host = seen["HostConfig"]
+
+        assert host["RestartPolicy"]["Name"] == "unless-stopped", service
+        assert 0 < host["Memory"] <= 2**30, service
+        assert 0 < host["PidsLimit"] <= 256, service
+        assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}, service
+        assert host["CapDrop"] == ["ALL"], service
+        assert not host["CapAdd"], service
+        assert not host["Privileged"], service
+        assert seen["Config"]["Hostname"] == {"edge_proxy": "edge-1"}.get(service, service.replace("_", "-")), service
+        assert seen["State"]["Health"]["Status"] == "healthy", service
+
+
+async def test_each_container_is_given_longer_to_stop_than_its_service_takes(published):
+    drains = {
+        "admission_server": AdmissionSettings.model_fields["drain_timeout"].default,
+        "control_api": DRAIN_TIMEOUT,
+        "edge_proxy": EdgeSettings.model_fields["drain_timeout"].default,
+    }
+
+    given = {service: published.compose.seen_by_engine(service)["Config"]["StopTimeout"] for service in SERVICES}
+    assert {service: given[service] > drains[service] + 5 for service in SERVICES} == dict.fromkeys(SERVICES, True)
+
+
+async def test_the_step_that_makes_the_secrets_has_ended_well_and_had_no_network(published):
+    seen = published.compose.seen_by_engine("secrets")
+
+    assert seen["State"]["ExitCode"] == 0
+    assert seen["HostConfig"]["NetworkMode"] == "none"
+    assert seen["HostConfig"]["ReadonlyRootfs"]
+    assert seen["Config"]["User"] == "10001:10001"
+    data = next(mount for mount in seen["Mounts"] if mount["Destination"] == "/init/control_data")
+    assert not data["RW"]
 
 
 async def test_what_is_kept_belongs_to_the_ordinary_user_and_to_nobody_else(published):
@@ -234,18 +297,24 @@ async def test_a_killed_container_comes_back_and_all_seats_are_free(published, s
     await eventually(published.nothing_is_held, within=15, what="every seat is free")
 
 
-async def test_stopping_in_order_loses_no_turn_that_is_shorter_than_the_drain(published):
+async def test_nothing_was_written_outside_the_volumes(published):
+    assert {service: published.compose.written(service) for service in SERVICES} == {name: [] for name in SERVICES}
+
+
+@pytest.mark.parametrize("stopped", [("edge_proxy",), SERVICES])
+async def test_stopping_in_order_loses_no_turn_that_is_shorter_than_the_drain(published, stopped):
     async with published.open_turn("slow=0.2,events=20") as answer:
         await eventually(lambda: holds_seats(published), what="the stream is running")
-        stopping = asyncio.create_task(published.compose.start("stop", "edge_proxy"))
+        stopping = asyncio.create_task(published.compose.start("stop", *stopped))
         body = (await answer.aread()).decode()
         await stopping
-    status = json.loads(published.compose.run("ps", "--all", "--format", "json", "edge_proxy"))["ExitCode"]
-    await published.compose.start("start", "edge_proxy")
-    await eventually(lambda: is_ready(published.compose.ports.edge), what="the edge is back")
+    status = {service: published.compose.seen_by_engine(service)["State"]["ExitCode"] for service in stopped}
+    await published.compose.start("start", *stopped)
+    await eventually(lambda: is_ready(published.compose.ports.edge), within=40, what="the edge is back")
+    await eventually(published.serves, within=30, what="turns are served again")
 
     assert events_of(body)[-1]["type"] == "response.completed"
-    assert status == 0
+    assert status == dict.fromkeys(stopped, 0)
 
 
 async def test_a_restart_of_everything_keeps_accounts_keys_and_limits(published):
@@ -262,6 +331,31 @@ async def test_a_restart_of_everything_keeps_accounts_keys_and_limits(published)
 
     assert int(state["epoch"]) > int(before)
     assert next(item["limit"] for item in state["resources"] if item["name"] == "lanes/proxy_http") == 77
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+async def test_a_container_that_speaks_tls_is_healthy(published, tmp_path, mutual):
+    files = Authority(tmp_path, "authority").issue("server", names=(x509.DNSName("admission.example"),))
+    variables = {"TLS_CERTIFICATE": files.certificate, "TLS_KEY": files.key}
+    variables |= {"TLS_AUTHORITY": files.authority} if mutual else {}
+    tmp_path.chmod(0o755)
+    for file in tmp_path.iterdir():
+        file.chmod(0o644)  # the container's user is nobody here
+    options = [f"--env=SLUICEGATE_ADMISSION_{name}=/tls/{Path(path or '').name}" for name, path in variables.items()]
+    options += [f"--volume={tmp_path}:/tls:ro", f"--volume={published.compose.project}_admission_secrets:/secrets:ro"]
+    options += ["--env=SLUICEGATE_ADMISSION_OPEN_STATE=false", "--tmpfs=/data:uid=10001,mode=0700", "--read-only"]
+    container = docker("run", "--detach", *options, "sluicegate/admission_server").strip()
+    try:
+        await eventually(lambda: is_healthy(container), within=60, what="the container is healthy")
+        health = json.loads(docker("inspect", "--format", "{{json .State.Health}}", container))
+    finally:
+        docker("rm", "--force", "--volumes", container)
+
+    assert health["Log"][-1]["ExitCode"] == 0
+
+
+async def is_healthy(container):
+    return docker("inspect", "--format", "{{.State.Health.Status}}", container).strip() == "healthy"
 
 
 async def holds_seats(published):
