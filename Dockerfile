@@ -60,7 +60,7 @@ ENV SLUICEGATE_EDGE_HOST=0.0.0.0 \
     SLUICEGATE_EDGE_ADMISSION_TOKEN_FILE=/secrets/admission-token \
     SLUICEGATE_EDGE_CONTROL_URL=http://control_api:8081
 EXPOSE 8080
-HEALTHCHECK --interval=5s --timeout=4s --start-period=10s CMD ["python", "-m", "service_runtime.probe", "http://127.0.0.1:8080/health/live"]
+HEALTHCHECK --interval=5s --timeout=4s --start-period=10s CMD python -m service_runtime.probe "http://127.0.0.1:${SLUICEGATE_EDGE_PORT:-8080}/health/live"
 CMD ["python", "-m", "edge_proxy"]
 
 FROM runtime AS control_api
@@ -76,7 +76,7 @@ ENV SLUICEGATE_CONTROL_HOST=0.0.0.0 \
     SLUICEGATE_CONTROL_ADMISSION_TOKEN_FILE=/secrets/admission-token \
     SLUICEGATE_CONTROL_ADMIN_TOKEN_FILE=/secrets/admin-token
 EXPOSE 8081
-HEALTHCHECK --interval=5s --timeout=4s --start-period=10s CMD ["python", "-m", "service_runtime.probe", "http://127.0.0.1:8081/health/live"]
+HEALTHCHECK --interval=5s --timeout=4s --start-period=10s CMD python -m service_runtime.probe "http://127.0.0.1:${SLUICEGATE_CONTROL_PORT:-8081}/health/live"
 CMD ["python", "-m", "control_api"]
 
 # Not for production: the stand-in for the upstream, and the walk through a running system, for the profile `demo`.

@@ -22,7 +22,7 @@ from demo.ports import Ports, PortTaken
 from demo.reflection import NoAnswer
 from demo.services import SystemOptions
 from demo.stack import NotReady, Stack
-from demo.walkthrough import DemoClient, TurnFailed, next_steps, prepare, show_turns, visit
+from demo.walkthrough import GET_STATE, DemoClient, TurnFailed, next_steps, prepare, show_turns, visit
 from service_runtime.private_files import read_private
 
 DEMO_DIRECTORY = Path(".demo")
@@ -78,6 +78,7 @@ async def visit_running_system() -> None:
         client = await visit(operator, endpoints=endpoints, admin_token_file=token_file)
     await show_turns(client, say, write, grpcurl=find_grpcurl())
     say(f"\nA key for your own turns through the published port: {client.key.key}")
+    say(f"The state from outside, unless you moved the port: grpcurl -plaintext localhost:50051 {GET_STATE}")
 
 
 async def up(ports: Ports) -> None:

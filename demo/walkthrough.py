@@ -23,8 +23,8 @@ VISITOR = "demo"
 GET_STATE = "admission.v1.StateService/GetState"
 PROMPT = "What does a sluice gate do?"
 _STATE_BY_GRPCURL = "The whole state as grpcurl prints it, asked while that socket was still open:"
-_STATE_WITHOUT_GRPCURL = """The whole state as grpcurl would print it, asked while that socket was still open. There is
-no grpcurl here (`make tools` installs one where Go is): this was asked through server reflection, as grpcurl does."""
+_STATE_WITHOUT_GRPCURL = """The whole state as grpcurl would print it, asked while that socket was still open.
+(There is no grpcurl here, `make tools` installs one where Go is. This came through server reflection instead.)"""
 _BODY = {
     "model": MODEL,
     "instructions": "Answer in two sentences.",
