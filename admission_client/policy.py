@@ -104,6 +104,18 @@ class StatusEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeySignal:
+    """What one API key has used; counters are cumulative in `epoch`."""
+
+    epoch: int
+    sequence: int
+    key_id: str
+    succeeded: int
+    failed: int
+    usage: TokenUsage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccountSignal:
     """The latest that edges saw of one account; counters are cumulative in `epoch`."""
 

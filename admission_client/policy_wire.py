@@ -13,6 +13,7 @@ from admission_client.policy import (
     AccountSignal,
     AccountStatus,
     KeyPolicy,
+    KeySignal,
     Policy,
     ResourceSettings,
     SelectionStrategy,
@@ -133,6 +134,18 @@ def account_signal(message: pb.AccountSignal, *, epoch: int) -> AccountSignal:
         windows=tuple(wire.rate_limit_window(window) for window in message.windows),
         credits=wire.account_credits(message.credits) if message.HasField("credits") else None,
         windows_age=wire.seconds(message.windows_age),
+        succeeded=message.counters.succeeded,
+        failed=message.counters.failed,
+        usage=wire.token_usage(message.counters.usage),
+    )
+
+
+def key_signal(message: pb.KeySignal, *, epoch: int) -> KeySignal:
+    """Returns what one API key has used."""
+    return KeySignal(
+        epoch=epoch,
+        sequence=message.sequence,
+        key_id=message.key_id,
         succeeded=message.counters.succeeded,
         failed=message.counters.failed,
         usage=wire.token_usage(message.counters.usage),

@@ -22,7 +22,7 @@ from admission.v1.control_service_pb2_grpc import ControlServiceStub
 
 from admission_client import policy_wire
 from admission_client.errors import AdmissionError, AdmissionUnavailable, PolicyRefused, TermRefused, UnknownSession
-from admission_client.policy import AccountSignal, Policy
+from admission_client.policy import AccountSignal, KeySignal, Policy
 from admission_client.rpc import RpcStatus, ended_with, failed_with, open_channel, reconnect_delay, role_metadata
 
 log = structlog.get_logger(__name__)
@@ -55,6 +55,7 @@ class SyncClient:
         term: Grows with each take-over of the control API.
         on_signals: Is awaited with what edges saw of accounts, the latest of each account; they are acknowledged when
             it returns, and come again when it raises.
+        on_key_signals: The same for what API keys have used; None: nobody wants to know.
         credentials: TLS; None for plaintext.
         clock: Monotonic seconds, the clock that policies' points in time are read from.
         source: Random numbers for the jitter of reconnects.
@@ -69,6 +70,7 @@ class SyncClient:
         term: int,
         *,
         on_signals: Callable[[Sequence[AccountSignal]], Awaitable[None]],
+        on_key_signals: Callable[[Sequence[KeySignal]], Awaitable[None]] | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         clock: Callable[[], float] = time.monotonic,
         source: random.Random | None = None,
@@ -79,6 +81,7 @@ class SyncClient:
         self._instance = instance
         self._term = term
         self._on_signals = on_signals
+        self._on_key_signals = on_key_signals or _ignore
         self._credentials = credentials
         self._clock = clock
         self._random = source or random.Random()  # noqa: S311 (jitter, not secrets)
@@ -98,8 +101,9 @@ class SyncClient:
         self._waiters: list[_Waiter] = []
         self._wanted_changed = asyncio.Event()
         self._verdict: asyncio.Future[pb.SyncResponse] | None = None
-        # signals that wait for `on_signals`
+        # signals that wait for `on_signals` and `on_key_signals`
         self._signals: dict[str, AccountSignal] = {}
+        self._key_signals: dict[str, KeySignal] = {}
         self._signals_came = asyncio.Event()
         self._writing = asyncio.Lock()
 
@@ -249,12 +253,17 @@ class SyncClient:
         if message.HasField("welcome"):
             self._epoch = message.welcome.epoch
             self._version = max(self._version, message.welcome.policy_version)
-            self._signals.clear()  # what was not acknowledged comes again, and of another epoch it means nothing
+            # What was not acknowledged comes again, and of another epoch it means nothing.
+            self._signals.clear()
+            self._key_signals.clear()
         decided = message.HasField("applied") or message.HasField("rejected")
         if decided and self._verdict is not None and not self._verdict.done():
             self._verdict.set_result(message)
         for signal in message.signals:
             self._signals[signal.account_id] = policy_wire.account_signal(signal, epoch=self._epoch)
+        for counts in message.key_signals:
+            self._key_signals[counts.key_id] = policy_wire.key_signal(counts, epoch=self._epoch)
+        if message.signals or message.key_signals:
             self._signals_came.set()
         return True
 
@@ -313,20 +322,27 @@ class SyncClient:
         while True:
             await self._signals_came.wait()
             self._signals_came.clear()
-            signals = list(self._signals.values())
+            signals, keys = list(self._signals.values()), list(self._key_signals.values())
             self._signals.clear()
-            if not signals:
+            self._key_signals.clear()
+            if not (signals or keys):
                 continue
             try:
-                await self._on_signals(signals)
+                if signals:
+                    await self._on_signals(signals)
+                if keys:
+                    await self._on_key_signals(keys)
             except Exception:
                 # Whatever went wrong with storing them, they must come again: later ones win over these.
-                log.exception("signals could not be handled", accounts=len(signals))
+                log.exception("signals could not be handled", accounts=len(signals), keys=len(keys))
                 self._signals = {signal.account_id: signal for signal in signals} | self._signals
+                self._key_signals = {counts.key_id: counts for counts in keys} | self._key_signals
                 self._signals_came.set()
                 await asyncio.sleep(1.0)
                 continue
-            ack = pb.SignalAck(sequences=[signal.sequence for signal in signals])
+            ack = pb.SignalAck(
+                sequences=[signal.sequence for signal in signals], key_sequences=[counts.sequence for counts in keys]
+            )
             async with asyncio.timeout(self._call_timeout):
                 await self._write(stream, pb.SyncRequest(signal_ack=ack))
 
@@ -360,3 +376,7 @@ class SyncClient:
                     waiter.applied.set_result(self._applied_version)
                 else:
                     waiter.applied.set_exception(error)
+
+
+async def _ignore(_signals: Sequence[KeySignal]) -> None:
+    return

@@ -12,6 +12,7 @@ from admission.v1 import control_service_pb2_grpc as control_grpc
 
 from admission_server.delivery import Delivery
 from admission_server.errors import CallError, Context, Draining, Malformed, SessionUnknown, TermSuperseded, abort
+from admission_server.key_usage import KeyCounts, KeyUsageBoard
 from admission_server.ledger import Ledger
 from admission_server.policy import PolicyError
 from admission_server.signals import Signal, SignalBoard
@@ -32,6 +33,7 @@ class ControlServicer(control_grpc.ControlServiceServicer):
         ledger: Ledger,
         delivery: Delivery,
         signals: SignalBoard,
+        key_usage: KeyUsageBoard,
         version: str,
         on_policy: Callable[[], Awaitable[None]],
     ) -> None:
@@ -39,6 +41,7 @@ class ControlServicer(control_grpc.ControlServiceServicer):
         self._ledger = ledger
         self._delivery = delivery
         self._signals = signals
+        self._key_usage = key_usage
         self._version = version
         self._on_policy = on_policy
         self._term = 0
@@ -111,6 +114,7 @@ class ControlServicer(control_grpc.ControlServiceServicer):
         self._dismiss(TermSuperseded(f"controller {controller.instance!r} has taken over"))
         self._current = controller
         self._signals.start_over()
+        self._key_usage.start_over()
         log.info("controller arrived", instance=controller.instance, term=term)
         await context.write(
             control_pb.SyncResponse(
@@ -136,6 +140,7 @@ class ControlServicer(control_grpc.ControlServiceServicer):
                 response = self._apply(request.delta.version, partial(self._apply_delta, request.delta))
             elif body == "signal_ack":
                 self._signals.acknowledge(request.signal_ack.sequences)
+                self._key_usage.acknowledge(request.signal_ack.key_sequences)
                 continue
             else:
                 raise Malformed("must be a snapshot, a delta or a signal_ack", field=body or "body")
@@ -166,10 +171,12 @@ class ControlServicer(control_grpc.ControlServiceServicer):
 
     async def _signal(self, controller: "_Controller", context: Context) -> None:
         while self._current is controller:
-            signals = self._signals.take(self._ledger.now())
+            now = self._ledger.now()
+            signals = self._signals.take(now)
             messages = [message for signal in signals if (message := _signal_of(signal)) is not None]
-            if messages:
-                await context.write(control_pb.SyncResponse(signals=messages))
+            key_signals = [_key_signal(counts) for counts in self._key_usage.take(now)]
+            if messages or key_signals:
+                await context.write(control_pb.SyncResponse(signals=messages, key_signals=key_signals))
             self._delivery.status_changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_FOR_SIGNALS_EVERY):
@@ -200,16 +207,7 @@ def _written(signal: Signal) -> control_pb.AccountSignal:
         sequence=signal.sequence,
         account_id=signal.account_id,
         windows_age=duration(signal.windows_age),
-        counters=control_pb.SignalCounters(
-            succeeded=signal.succeeded,
-            failed=signal.failed,
-            usage=pb.TokenUsage(
-                input_tokens=signal.usage.input_tokens,
-                cached_input_tokens=signal.usage.cached_input_tokens,
-                output_tokens=signal.usage.output_tokens,
-                reasoning_tokens=signal.usage.reasoning_tokens,
-            ),
-        ),
+        counters=_counters(signal),
     )
     if signal.event is not None:
         report = signal.event.report
@@ -230,3 +228,21 @@ def _written(signal: Signal) -> control_pb.AccountSignal:
         message.credits.unlimited = signal.credits.unlimited
         message.credits.balance = signal.credits.balance
     return message
+
+
+def _key_signal(counts: KeyCounts) -> control_pb.KeySignal:
+    return control_pb.KeySignal(sequence=counts.sequence, key_id=counts.key_id, counters=_counters(counts))
+
+
+def _counters(counted: Signal | KeyCounts) -> control_pb.SignalCounters:
+    usage = counted.usage
+    return control_pb.SignalCounters(
+        succeeded=counted.succeeded,
+        failed=counted.failed,
+        usage=pb.TokenUsage(
+            input_tokens=usage.input_tokens,
+            cached_input_tokens=usage.cached_input_tokens,
+            output_tokens=usage.output_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+        ),
+    )

@@ -26,6 +26,7 @@ from admission_server.control_servicer import ControlServicer
 from admission_server.decoding import DecodingInterceptor
 from admission_server.delivery import Delivery
 from admission_server.errors import Draining, StateUnwritable
+from admission_server.key_usage import KeyUsageBoard
 from admission_server.ledger import Ledger, Terms
 from admission_server.metrics import LedgerMetrics, LoopLag
 from admission_server.registry import Registry, RegistryError
@@ -96,9 +97,10 @@ class AdmissionServer:
         self._background: set[asyncio.Task[None]] = set()
         self._delivery = Delivery(self.ledger, remember=self._remember_soon)
         self._signals = signals = SignalBoard()
+        key_usage = KeyUsageBoard()
         self._health = HealthServicer()
         self._server = self._build_server(roles)
-        self._add_services(roles, signals, random)
+        self._add_services(roles, signals, key_usage, random)
         self.port = self._listen()
         await self._health.set(ADMISSION, _NOT_SERVING)
         await self._server.start()
@@ -154,13 +156,14 @@ class AdmissionServer:
             ),
         )
 
-    def _add_services(self, roles: RoleTokens, signals: SignalBoard, random: Random) -> None:
+    def _add_services(self, roles: RoleTokens, signals: SignalBoard, key_usage: KeyUsageBoard, random: Random) -> None:
         version = VERSION
         admission_service_pb2_grpc.add_AdmissionServiceServicer_to_server(
             AdmissionServicer(
                 ledger=self.ledger,
                 delivery=self._delivery,
                 signals=signals,
+                key_usage=key_usage,
                 roles=roles,
                 remember=self._remember,
                 random=random,
@@ -171,6 +174,7 @@ class AdmissionServer:
             ledger=self.ledger,
             delivery=self._delivery,
             signals=signals,
+            key_usage=key_usage,
             version=version,
             on_policy=self._note_policy,
         )

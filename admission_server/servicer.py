@@ -34,6 +34,7 @@ from admission_server.errors import (
     Unauthenticated,
     abort,
 )
+from admission_server.key_usage import KeyUsageBoard
 from admission_server.ledger import Ledger, Opened, SessionRefused
 from admission_server.roles import Role, RoleTokens
 from admission_server.signals import SignalBoard
@@ -72,6 +73,7 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
         ledger: Ledger,
         delivery: Delivery,
         signals: SignalBoard,
+        key_usage: KeyUsageBoard,
         roles: RoleTokens,
         remember: Callable[[], Awaitable[None]],
         random: Random,
@@ -80,6 +82,7 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
         self._ledger = ledger
         self._delivery = delivery
         self._signals = signals
+        self._key_usage = key_usage
         self._roles = roles
         self._remember = remember
         self._random = random
@@ -397,8 +400,12 @@ class AdmissionServicer(session_grpc.AdmissionServiceServicer):
                 )
                 continue
             verdict = self._ledger.report(report)
-            if report.account_id in self._ledger.catalogue.selector.accounts:
-                self._signals.record(report, verdict, self._ledger.now())
+            catalogue, now = self._ledger.catalogue, self._ledger.now()
+            if report.account_id in catalogue.selector.accounts:
+                self._signals.record(report, verdict, now)
+            key = catalogue.key(report.key_sha256) if report.key_sha256 else None
+            if key is not None:
+                self._key_usage.record(key.key_id, report, now)
             if verdict.concerns_status:
                 self._delivery.status_changed.set()
 

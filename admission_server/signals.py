@@ -1,17 +1,15 @@
 """What edges saw of accounts, on its way to the control API. Pure.
 
-A signal is state, not a message: one entry an account, whose newest version contains everything that matters of the
-older ones. So entries can be sent again, and nothing piles up while nobody listens. An account's entry is sent at most
-once a second, a change of status at once; it is sent again until its sequence is acknowledged.
+A signal is state, not a message: one entry an account in an outbox, which says when it is sent. A change of status is
+urgent.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from admission_server.accounts import Credits, Outcome, RateLimitWindow, Report, TokenUsage, Verdict
+from admission_server.outbox import Entry, Outbox
 
-EVERY = 1.0
-AGAIN_AFTER = 5.0
 MOST_WINDOWS = 8
 _FAILURES = frozenset(
     {
@@ -57,29 +55,12 @@ class Signal:
     usage: TokenUsage
 
 
-class _Entry:
-    __slots__ = (
-        "account_id",
-        "acknowledged",
-        "credits",
-        "event",
-        "event_sequence",
-        "failed",
-        "sent",
-        "sent_at",
-        "sequence",
-        "succeeded",
-        "told_at",
-        "urgent",
-        "usage",
-        "windows",
-    )
+class _Entry(Entry):
+    __slots__ = ("credits", "event", "event_sequence", "failed", "succeeded", "told_at", "usage", "windows")
 
     def __init__(self, account_id: str, now: float) -> None:
-        self.account_id = account_id
-        self.sequence = self.sent = self.acknowledged = self.event_sequence = 0
-        self.sent_at = now - EVERY
-        self.urgent = False
+        super().__init__(account_id, now)
+        self.event_sequence = 0
         self.event: StatusEvent | None = None
         self.windows: dict[float, RateLimitWindow] = {}
         self.credits: Credits | None = None
@@ -92,22 +73,16 @@ class SignalBoard:
     """One entry an account."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, _Entry] = {}
-        self._pending: dict[str, _Entry] = {}
-        self._last_sequence = 0
+        self._box: Outbox[_Entry] = Outbox()
 
     def __len__(self) -> int:
         """How many accounts have something that is not acknowledged."""
-        return len(self._pending)
+        return len(self._box)
 
     def record(self, report: Report, verdict: Verdict, now: float) -> None:
         """Merges a report into its account's entry."""
-        entry = self._entries.get(report.account_id)
-        if entry is None:
-            entry = self._entries[report.account_id] = _Entry(report.account_id, now)
-        self._last_sequence += 1
-        entry.sequence = self._last_sequence
-        self._pending[report.account_id] = entry
+        entry = self._box.entries.get(report.account_id) or _Entry(report.account_id, now)
+        self._box.change(entry)
         if report.outcome is Outcome.SUCCEEDED:
             entry.succeeded += 1
         elif report.outcome in _FAILURES:
@@ -121,38 +96,23 @@ class SignalBoard:
 
     def take(self, now: float) -> list[Signal]:
         """Returns what is to be sent now, and takes it as sent."""
-        signals = []
-        for entry in self._pending.values():
-            news = entry.sequence > entry.sent
-            waited = now - entry.sent_at
-            if (news and (entry.urgent or waited >= EVERY)) or waited >= AGAIN_AFTER:
-                entry.sent, entry.sent_at, entry.urgent = entry.sequence, now, False
-                signals.append(_signal(entry, now))
-        return signals
+        return [_signal(entry, now) for entry in self._box.take(now)]
 
     def start_over(self) -> None:
         """A new controller listens: everything that is not acknowledged is to be sent at once."""
-        for entry in self._pending.values():
-            entry.sent, entry.urgent = entry.acknowledged, True
+        self._box.start_over()
 
     def acknowledge(self, sequences: Iterable[int]) -> None:
         """Takes note that the controller has stored signals."""
-        stored = set(sequences)
-        for entry in [e for e in self._pending.values() if e.sent in stored]:
-            entry.acknowledged = entry.sent
-            if entry.acknowledged == entry.sequence:
-                del self._pending[entry.account_id]
+        self._box.acknowledge(sequences)
 
     def settled(self) -> frozenset[str]:
         """Returns the accounts of which the controller has stored the last status event, so that its word counts."""
-        return frozenset(e.account_id for e in self._entries.values() if e.event_sequence <= e.acknowledged)
+        return frozenset(e.entry_id for e in self._box.entries.values() if e.event_sequence <= e.acknowledged)
 
     def keep_only(self, account_ids: Iterable[str]) -> None:
         """Forgets accounts that are gone."""
-        known = set(account_ids)
-        for account_id in [i for i in self._entries if i not in known]:
-            del self._entries[account_id]
-            self._pending.pop(account_id, None)
+        self._box.keep_only(account_ids)
 
     def _merge_windows(self, entry: _Entry, report: Report, now: float) -> None:
         # Resets are told relative to their own time. What is kept of an older one is moved to this time.
@@ -189,7 +149,7 @@ def _signal(entry: _Entry, now: float) -> Signal:
     resets = event.report.resets_after if event is not None else None
     return Signal(
         sequence=entry.sequence,
-        account_id=entry.account_id,
+        account_id=entry.entry_id,
         event=event,
         event_age=now - event.happened_at if event is not None else 0.0,
         resets_after=max(0.0, resets - (now - event.happened_at)) if event is not None and resets is not None else None,

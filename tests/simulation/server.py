@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 import grpc
 
 from admission_server.delivery import Delivery
+from admission_server.key_usage import KeyUsageBoard
 from admission_server.ledger import Ledger, Terms
 from admission_server.metrics import LoopLag
 from admission_server.policy import AccountPolicy, PolicySettings, PolicySnapshot, ResourceSettings
@@ -50,6 +51,7 @@ class Epoch(Machine):
             ledger=self.ledger,
             delivery=self.delivery,
             signals=SignalBoard(),
+            key_usage=KeyUsageBoard(),
             roles=RoleTokens([(Role.EDGE, "edge-token")]),
             remember=self._remember,
             random=random.Random(world.random.random()),

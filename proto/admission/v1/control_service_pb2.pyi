@@ -166,22 +166,26 @@ class KeyPolicy(_message.Message):
     def __init__(self, key_id: _Optional[str] = ..., key_sha256: _Optional[bytes] = ..., expires_in: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., models: _Optional[_Iterable[str]] = ..., account_ids: _Optional[_Iterable[str]] = ..., max_streams: _Optional[int] = ...) -> None: ...
 
 class SignalAck(_message.Message):
-    __slots__ = ("sequences",)
+    __slots__ = ("sequences", "key_sequences")
     SEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    KEY_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
     sequences: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, sequences: _Optional[_Iterable[int]] = ...) -> None: ...
+    key_sequences: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, sequences: _Optional[_Iterable[int]] = ..., key_sequences: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SyncResponse(_message.Message):
-    __slots__ = ("welcome", "applied", "rejected", "signals")
+    __slots__ = ("welcome", "applied", "rejected", "signals", "key_signals")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
     SIGNALS_FIELD_NUMBER: _ClassVar[int]
+    KEY_SIGNALS_FIELD_NUMBER: _ClassVar[int]
     welcome: SyncWelcome
     applied: PolicyApplied
     rejected: PolicyRejected
     signals: _containers.RepeatedCompositeFieldContainer[AccountSignal]
-    def __init__(self, welcome: _Optional[_Union[SyncWelcome, _Mapping]] = ..., applied: _Optional[_Union[PolicyApplied, _Mapping]] = ..., rejected: _Optional[_Union[PolicyRejected, _Mapping]] = ..., signals: _Optional[_Iterable[_Union[AccountSignal, _Mapping]]] = ...) -> None: ...
+    key_signals: _containers.RepeatedCompositeFieldContainer[KeySignal]
+    def __init__(self, welcome: _Optional[_Union[SyncWelcome, _Mapping]] = ..., applied: _Optional[_Union[PolicyApplied, _Mapping]] = ..., rejected: _Optional[_Union[PolicyRejected, _Mapping]] = ..., signals: _Optional[_Iterable[_Union[AccountSignal, _Mapping]]] = ..., key_signals: _Optional[_Iterable[_Union[KeySignal, _Mapping]]] = ...) -> None: ...
 
 class SyncWelcome(_message.Message):
     __slots__ = ("epoch", "server_version", "policy_version")
@@ -244,6 +248,16 @@ class StatusEvent(_message.Message):
     age: _duration_pb2.Duration
     refresh_wanted: bool
     def __init__(self, outcome: _Optional[_Union[_admission_pb2.Outcome, str]] = ..., credential_version: _Optional[int] = ..., status: _Optional[int] = ..., code: _Optional[str] = ..., resets_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., refresh_wanted: _Optional[bool] = ...) -> None: ...
+
+class KeySignal(_message.Message):
+    __slots__ = ("sequence", "key_id", "counters")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    key_id: str
+    counters: SignalCounters
+    def __init__(self, sequence: _Optional[int] = ..., key_id: _Optional[str] = ..., counters: _Optional[_Union[SignalCounters, _Mapping]] = ...) -> None: ...
 
 class SignalCounters(_message.Message):
     __slots__ = ("succeeded", "failed", "usage")
