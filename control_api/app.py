@@ -36,6 +36,7 @@ from control_api.errors import DatabaseError, describe, install_error_handlers, 
 from control_api.examples import answer_examples
 from control_api.keys.routes import key_routes
 from control_api.keys.service import KeyService, digest_of
+from control_api.keys.usage import KeyUsageService
 from control_api.limits.routes import limit_routes
 from control_api.limits.service import LimitService
 from control_api.local_seats import LocalSeats
@@ -79,6 +80,7 @@ class _Store:
     changes: PolicyChanges
     accounts: AccountService
     keys: KeyService
+    key_usage: KeyUsageService
     limits: LimitService
     metrics: Metrics
     lock: ControllerLock
@@ -122,6 +124,7 @@ async def open_control(settings: ControlSettings) -> AsyncIterator[Control]:
                 link.instance,
                 store.term,
                 on_signals=signals.receive,
+                on_key_signals=store.key_usage.receive,
                 credentials=link.credentials,
             )
         )
@@ -176,6 +179,7 @@ async def _open_store(settings: ControlSettings, stack: AsyncExitStack) -> _Stor
         changes=changes,
         accounts=accounts,
         keys=KeyService(database=database, changes=changes),
+        key_usage=KeyUsageService(database=database),
         limits=limits,
         metrics=Metrics(),
         lock=lock,
@@ -315,14 +319,20 @@ def _application(
         refresh_routes(services.refresh, changes),
         account_routes(store.accounts, changes),
         login_routes(services.logins),
-        key_routes(store.keys, changes),
+        key_routes(store.keys, store.key_usage, changes),
         limit_routes(store.limits, changes),
         usage_routes(services.usage, services.queries),
         state,
     ):
         admin.include_router(routes)
     app.include_router(
-        client_usage_routes(services.usage, find_key=store.keys.of_digest, digest=digest_of, now=time.time)
+        client_usage_routes(
+            services.usage,
+            find_key=store.keys.of_digest,
+            counts_of=store.key_usage.of,
+            digest=digest_of,
+            now=time.time,
+        )
     )
     app.include_router(admin)
     app.include_router(_health_routes(store.database))

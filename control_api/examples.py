@@ -17,7 +17,7 @@ from control_api.accounts.models import (
     LoginView,
     StartedLoginView,
 )
-from control_api.keys.models import KeyPage, KeyView, NewKey
+from control_api.keys.models import KeyPage, KeyUsageView, KeyView, NewKey
 from control_api.limits.models import LimitsChanged, LimitsView, ResourceView, Source
 from control_api.push.models import Forgotten, RecoveringView, ResourceStateView, SessionPage, SessionView, StateView
 from control_api.refresh.models import RefreshedView
@@ -117,7 +117,17 @@ def _of_keys() -> tuple[BaseModel, ...]:
         account_ids=[],
         max_streams=4,
     )
-    return key, NewKey(**dict(key), key="sk-sg-…"), KeyPage(items=[key], next_cursor=None)
+    usage = KeyUsageView(
+        key_id=key.id,
+        told_at=_NOW,
+        succeeded=123,
+        failed=2,
+        input_tokens=1_200_000,
+        cached_input_tokens=900_000,
+        output_tokens=80_000,
+        reasoning_tokens=30_000,
+    )
+    return key, NewKey(**dict(key), key="sk-sg-…"), KeyPage(items=[key], next_cursor=None), usage
 
 
 def _of_limits() -> tuple[BaseModel, ...]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
 from pydantic import Field as Shape
-from sqlalchemy import JSON, Column, Double, LargeBinary
+from sqlalchemy import JSON, BigInteger, Column, Double, LargeBinary
 from sqlmodel import Field, SQLModel
 
 from control_api.accounts.models import EARLIEST, LATEST, ModelName, Moment, Name, OptionalMoment
@@ -16,6 +16,10 @@ Expiry = Annotated[AwareDatetime, Shape(examples=["2030-01-01T00:00:00Z"])]
 
 def _seconds(*, nullable: bool) -> Any:
     return Field(default=None, sa_column=Column(Double, nullable=nullable))
+
+
+def _count() -> Any:
+    return Field(default=0, sa_column=Column(BigInteger, nullable=False))
 
 
 class ApiKey(SQLModel, table=True):
@@ -33,6 +37,29 @@ class ApiKey(SQLModel, table=True):
     models: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     account_ids: list[str] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
     max_streams: int | None = None
+
+
+class KeyUsage(SQLModel, table=True):
+    """What one key has used since it was made. A row appears with its first use."""
+
+    __tablename__ = "key_usage"
+
+    key_id: str = Field(primary_key=True, foreign_key="api_keys.id", ondelete="CASCADE", max_length=64)
+    told_at: float = _seconds(nullable=False)
+    # Cumulative counters as told last, and of which epoch; totals are sums of their differences.
+    epoch: int = _count()
+    seen_succeeded: int = _count()
+    seen_failed: int = _count()
+    seen_input: int = _count()
+    seen_cached: int = _count()
+    seen_output: int = _count()
+    seen_reasoning: int = _count()
+    succeeded: int = _count()
+    failed: int = _count()
+    input_tokens: int = _count()
+    cached_input_tokens: int = _count()
+    output_tokens: int = _count()
+    reasoning_tokens: int = _count()
 
 
 class KeyInput(BaseModel):
@@ -79,6 +106,23 @@ class KeyView(BaseModel):
     models: list[str]
     account_ids: list[str]
     max_streams: int | None
+
+
+class KeyUsageView(BaseModel):
+    """What a key has used since it was made."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    key_id: str = Shape(examples=["key_4f2a9c1b7d3e"])
+    told_at: OptionalMoment = Shape(description="When edges told it last; null: it was never used.")
+    succeeded: int = Shape(description="Responses that upstreams served.")
+    failed: int = Shape(
+        description="Tries that failed through an account or its upstream; one request may have several."
+    )
+    input_tokens: int = Shape(description="Cached ones included.")
+    cached_input_tokens: int
+    output_tokens: int = Shape(description="Reasoning included.")
+    reasoning_tokens: int
 
 
 class NewKey(KeyView):

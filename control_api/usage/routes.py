@@ -13,7 +13,7 @@ from control_api.paging import Cursor, PageLimit, decode_cursor, encode_cursor, 
 from control_api.usage.models import PolledView, SamplePage, SampleView, UsagePage, UsageView
 from control_api.usage.queries import UsageQueries
 from control_api.usage.served import CodexUsage, PoolUsage, V1Usage, codex_usage, pool_window
-from control_api.usage.service import UsageService
+from control_api.usage.service import UsageService, UsageTotals
 from control_api.usage.windows import FIVE_HOURS, WEEK
 
 KEY_HEADER = "x-sluicegate-key"
@@ -25,11 +25,23 @@ CLIENT_PATHS = ("/api/codex/usage", "/backend-api/wham/usage", "/v1/usage")
 class ClientKey(Protocol):
     """What matters of a client's API key here."""
 
+    id: str
     account_ids: list[str]
+
+
+class KeyCounts(Protocol):
+    """What a key has used."""
+
+    succeeded: int
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
 
 
 FindKey = Callable[[bytes], Awaitable[ClientKey | None]]
 """Finds a valid key by its SHA-256."""
+CountsOf = Callable[[str], Awaitable[KeyCounts]]
+"""Returns what a key has used, by its id."""
 
 
 def usage_routes(usage: UsageService, queries: UsageQueries) -> APIRouter:
@@ -63,12 +75,17 @@ def usage_routes(usage: UsageService, queries: UsageQueries) -> APIRouter:
 
 
 def client_usage_routes(
-    usage: UsageService, *, find_key: FindKey, digest: Callable[[str], bytes], now: Callable[[], float]
+    usage: UsageService,
+    *,
+    find_key: FindKey,
+    counts_of: CountsOf,
+    digest: Callable[[str], bytes],
+    now: Callable[[], float],
 ) -> APIRouter:
     """Returns the routes for clients of the proxy. They know their clients by API key; without one, only this host."""
     router = APIRouter(tags=["clients"], responses=problem_responses(401, 503))
 
-    async def scope(request: Request) -> frozenset[str] | None:
+    async def client_key(request: Request) -> ClientKey | None:
         offered = _key_hash(request, digest)
         if offered is None:
             if not _is_loopback(request):
@@ -77,19 +94,21 @@ def client_usage_routes(
         key = await find_key(offered)
         if key is None:
             raise NotSignedIn("This API key is not valid.")
-        return frozenset(key.account_ids) or None
+        return key
 
-    Scope = Annotated[frozenset[str] | None, Depends(scope)]  # noqa: N806 (a type, made here because `scope` is)
+    Key = Annotated[ClientKey | None, Depends(client_key)]  # noqa: N806 (a type, made here because `client_key` is)
 
     @router.get("/api/codex/usage", summary="The pool's usage, as Codex reads it")
     @router.get("/backend-api/wham/usage", summary="The pool's usage, as Codex reads it")
-    async def for_codex(account_ids: Scope) -> CodexUsage:
-        pool, _ = await usage.pool(account_ids)
+    async def for_codex(key: Key) -> CodexUsage:
+        pool, _ = await usage.pool(_accounts_of(key))
         return codex_usage(pool, now=now())
 
-    @router.get("/v1/usage", summary="The pool's usage, for OpenAI-style clients")
-    async def for_openai_clients(account_ids: Scope) -> V1Usage:
-        pool, totals = await usage.pool(account_ids)
+    @router.get("/v1/usage", summary="What the client's key has used, for OpenAI-style clients")
+    async def for_openai_clients(key: Key) -> V1Usage:
+        pool, totals = await usage.pool(_accounts_of(key))
+        if key is not None:
+            totals = _totals_of(await counts_of(key.id))
         primary = pool_window(pool, FIVE_HOURS, now=now())
         secondary = pool_window(pool, WEEK, now=now())
         return V1Usage(
@@ -106,6 +125,18 @@ def client_usage_routes(
         )
 
     return router
+
+
+def _accounts_of(key: ClientKey | None) -> frozenset[str] | None:
+    return (frozenset(key.account_ids) or None) if key is not None else None
+
+
+def _totals_of(counts: KeyCounts) -> UsageTotals:
+    return UsageTotals(
+        requests=counts.succeeded,
+        tokens=counts.input_tokens + counts.output_tokens,
+        cached_input_tokens=counts.cached_input_tokens,
+    )
 
 
 def _key_hash(request: Request, digest: Callable[[str], bytes]) -> bytes | None:

@@ -1,4 +1,4 @@
-"""The pool's usage in the shapes that clients know: Codex's own, and the one of `/v1/usage`. Pure.
+"""Usage in the shapes that clients know: the pool's as Codex reads it, and that of `/v1/usage`. Pure.
 
 A client sees one account where there are many: of each window the mean of what is used, weighed by the accounts' size,
 and the earliest reset. `allowed` as long as any account has room.
@@ -91,14 +91,14 @@ class PoolUsage(BaseModel):
 
 
 class V1Usage(BaseModel):
-    """Usage for OpenAI-style clients."""
+    """Usage for OpenAI-style clients: what their key has used, or without a key all accounts."""
 
-    request_count: int
-    total_tokens: int
+    request_count: int = Shape(description="Responses that were served to this key.")
+    total_tokens: int = Shape(description="Input and output.")
     cached_input_tokens: int
-    total_cost_usd: float
-    limits: list[ServedLimit]
-    upstream_limits: list[ServedLimit]
+    total_cost_usd: float = Shape(description="Always 0: what tokens cost is not known here.")
+    limits: list[ServedLimit] = Shape(description="Always empty: keys have no quota of tokens or money.")
+    upstream_limits: list[ServedLimit] = Shape(description="Always empty: see `account_pool_usage`.")
     account_pool_usage: PoolUsage
 
 

@@ -35,7 +35,7 @@ HISTORY_KEPT = 30 * 86_400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageTotals:
-    """What accounts have served since they are known."""
+    """What was used: by a key since it was made, or of accounts since they are known."""
 
     requests: int
     tokens: int

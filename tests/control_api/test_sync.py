@@ -180,6 +180,39 @@ async def test_usage_seen_in_traffic_is_shown_with_its_counts(control, edge, sim
     assert (usage["input_tokens"], usage["cached_input_tokens"], usage["output_tokens"]) == (100, 40, 20)
 
 
+async def test_each_key_is_shown_what_it_has_used_itself(control, edge, simulator):
+    account_id = await control.import_account(await simulator.account())
+    keys = [await control.call("POST", "/api/keys", {"name": name}, status=201) for name in ("one", "two")]
+    for key, times in zip(keys, (2, 1), strict=True):
+        for _ in range(times):
+            edge.report(
+                AccountReport(
+                    account_id=account_id,
+                    outcome=Outcome.SUCCEEDED,
+                    usage=TokenUsage(input_tokens=100, cached_input_tokens=40, output_tokens=7, reasoning_tokens=3),
+                    key_sha256=digest_of(key["key"]),
+                )
+            )
+
+    async def counted():
+        told = [await control.call("GET", f"/api/keys/{key['id']}/usage") for key in keys]
+        return [usage["succeeded"] for usage in told] == [2, 1] and told
+
+    first, _second = await eventually(counted)
+    served = []
+    for key in keys:
+        answer = await control.http.get("/v1/usage", headers={"authorization": f"Bearer {key['key']}"})
+        served.append({name: answer.json()[name] for name in ("request_count", "total_tokens", "cached_input_tokens")})
+
+    assert (first["input_tokens"], first["cached_input_tokens"]) == (200, 80)
+    assert (first["output_tokens"], first["reasoning_tokens"]) == (14, 6)
+    assert served == [
+        {"request_count": 2, "total_tokens": 214, "cached_input_tokens": 80},
+        {"request_count": 1, "total_tokens": 107, "cached_input_tokens": 40},
+    ]
+    await control.call("GET", "/api/keys/key_nobody/usage", status=404)
+
+
 async def test_state_and_sessions_are_shown_and_a_session_can_be_forgotten(control, edge):
     async with edge.acquire(["lanes/proxy_http"], peer="127.0.0.1"):
         seen = await control.call("GET", "/api/state")

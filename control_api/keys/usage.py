@@ -1,0 +1,74 @@
+"""What each API key has used: sums of the differences between counts that edges' admission server tells.
+
+Counts are cumulative within an epoch of the admission server, and may be told again. The counts that were told last are
+stored in the transaction that adds their difference, so whatever is repeated or interrupted, nothing counts twice.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+from sqlmodel import col, select
+
+from admission_client.policy import KeySignal
+from control_api.database import Database
+from control_api.errors import NotFound
+from control_api.keys.models import ApiKey, KeyUsage
+
+MOST = 2**63 - 1
+"""What a database holds. No key ever uses so much, but a count must not stop the others."""
+_TOTALS = {
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "input": "input_tokens",
+    "cached": "cached_input_tokens",
+    "output": "output_tokens",
+    "reasoning": "reasoning_tokens",
+}
+
+
+class KeyUsageService:
+    """The counts of this installation's keys."""
+
+    def __init__(self, *, database: Database, now: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._now = now
+
+    async def receive(self, signals: Sequence[KeySignal]) -> None:
+        """Stores what keys have used. Raises `DatabaseError`; then nothing was stored, and it comes again."""
+        ids = [signal.key_id for signal in signals]
+        async with self._database.write() as session:
+            known = set((await session.exec(select(ApiKey.id).where(col(ApiKey.id).in_(ids)))).all())
+            rows = (await session.exec(select(KeyUsage).where(col(KeyUsage.key_id).in_(ids)))).all()
+            by_id = {row.key_id: row for row in rows}
+            for signal in signals:
+                if signal.key_id in known:
+                    row = by_id.get(signal.key_id) or KeyUsage(key_id=signal.key_id, told_at=0.0)
+                    _add(row, signal)
+                    row.told_at = self._now()
+                    session.add(row)
+
+    async def of(self, key_id: str) -> KeyUsage:
+        """Returns what a key has used. Raises `NotFound`."""
+        async with self._database.read() as session:
+            if await session.get(ApiKey, key_id) is None:
+                raise NotFound("There is no such key.")
+            return await session.get(KeyUsage, key_id) or KeyUsage(key_id=key_id)
+
+
+def _add(row: KeyUsage, signal: KeySignal) -> None:
+    usage = signal.usage
+    told = {
+        "succeeded": signal.succeeded,
+        "failed": signal.failed,
+        "input": usage.input_tokens,
+        "cached": usage.cached_input_tokens,
+        "output": usage.output_tokens,
+        "reasoning": usage.reasoning_tokens,
+    }
+    for name, count in told.items():
+        value = min(count, MOST)
+        before = getattr(row, f"seen_{name}") if row.epoch == signal.epoch else 0
+        total = _TOTALS[name]
+        setattr(row, total, min(MOST, getattr(row, total) + max(0, value - before)))
+        setattr(row, f"seen_{name}", value)
+    row.epoch = signal.epoch
