@@ -109,12 +109,16 @@ locks: $(READY) ## Lock the dependencies again (UV_ARGS="--upgrade")
 	done
 
 .PHONY: tools
-tools: ## grpcurl (needs Go) and the Codex CLI (needs npm), for the system tests
+tools: ## grpcurl (needs Go), the Codex CLI (needs npm) and PostgreSQL (needs root on Debian), for the tests
 	@if command -v go >/dev/null; then \
 	  [ -x $(TOOLS)/grpcurl ] || GOBIN="$(CURDIR)/$(TOOLS)" go install github.com/fullstorydev/grpcurl/cmd/grpcurl@$(GRPCURL_VERSION); \
 	else echo "no Go here: grpcurl is not installed"; fi
 	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund --prefix $(CODEX_CLI); \
 	else echo "no npm here: the Codex CLI is not installed"; fi
+	@if command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends postgresql >/dev/null; \
+	else echo "no root on Debian here: PostgreSQL is not installed"; fi
 
 .PHONY: clean
 clean: ## Remove the environment, caches and demo data

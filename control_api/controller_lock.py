@@ -98,7 +98,7 @@ class ControllerLock:
             await asyncio.sleep(self._ttl / 4)
             try:
                 async with self._database.write() as session:
-                    row = await session.get(ControllerRow, 1)
+                    row = await session.get(ControllerRow, 1, with_for_update=True)
                     if row is None or row.holder != self._holder:
                         raise LockLost
                     row.beat += 1
@@ -111,7 +111,7 @@ class ControllerLock:
         """Frees the lock, so that a successor starts at once."""
         try:
             async with self._database.write() as session:
-                row = await session.get(ControllerRow, 1)
+                row = await session.get(ControllerRow, 1, with_for_update=True)
                 if row is not None and row.holder == self._holder:
                     row.holder = ""
                     session.add(row)
@@ -120,7 +120,7 @@ class ControllerLock:
 
     async def _write(self, *, expected: ControllerRow | None) -> int:
         async with self._database.write() as session:
-            row = await session.get(ControllerRow, 1)
+            row = await session.get(ControllerRow, 1, with_for_update=True)
             if (row.holder, row.beat) != (expected.holder, expected.beat) if row and expected else row is not expected:
                 raise StartupError("another control API has just started on this database")
             row = row or ControllerRow(id=1)

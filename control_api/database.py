@@ -23,6 +23,9 @@ from control_api.errors import DatabaseAway, DatabaseBusy, DatabaseError, Databa
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_MS = 5_000
+_DISK_FULL = "53100"
+_BUSY_STATES = frozenset({"40001", "40P01", "55P03"})
+"""Of PostgreSQL: could not serialise, deadlock, lock not available."""
 
 
 class Database:
@@ -30,7 +33,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._sqlite = make_url(url).get_backend_name() == "sqlite"
-        self._engine = _sqlite_engine(url) if self._sqlite else create_async_engine(url, pool_pre_ping=True)
+        self._engine = _sqlite_engine(url) if self._sqlite else _server_engine(url)
         self._writer = asyncio.Lock()
 
     @asynccontextmanager
@@ -90,9 +93,10 @@ class _translated:  # noqa: N801  # used as a block, like the context managers o
 def database_error(error: DBAPIError) -> DatabaseError | None:
     """Returns our error for one of the driver that has nothing to do with the statement, else None."""
     message = str(error.orig).lower()
-    if "disk is full" in message or "no space left" in message:
+    state = getattr(error.orig, "sqlstate", None)
+    if "disk is full" in message or "no space left" in message or state == _DISK_FULL:
         return DatabaseFull("The disk that holds the database is full; nothing was stored.")
-    if "locked" in message or "busy" in message:
+    if state in _BUSY_STATES or (state is None and ("locked" in message or "busy" in message)):
         return DatabaseBusy("Another program holds the database; nothing was stored.", retry_after=2)
     if isinstance(error, OperationalError) or error.connection_invalidated:
         return DatabaseAway("The database cannot be read or written.", retry_after=5)
@@ -108,6 +112,16 @@ def _sqlite_engine(url: str) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", _on_connect)
     event.listen(engine.sync_engine, "begin", _on_begin)
     return engine
+
+
+def _server_engine(url: str) -> AsyncEngine:
+    """Returns an engine for PostgreSQL. Its driver is psycopg (the extra `postgres`), also where the URL names none."""
+    address = make_url(url)
+    if address.drivername in {"postgres", "postgresql"}:
+        address = address.set(drivername="postgresql+psycopg")
+    # What holds a row for longer than this will not be done soon; SQLite waits as long for its lock.
+    options = {"options": f"-c lock_timeout={_BUSY_TIMEOUT_MS}"} if address.drivername.endswith("psycopg") else {}
+    return create_async_engine(address, pool_pre_ping=True, connect_args=options)
 
 
 def _on_connect(connection: Any, _record: ConnectionPoolEntry) -> None:

@@ -1,6 +1,10 @@
 """What the tests of the control API stand on: a simulator, an admission server, and the services by themselves."""
 
+import asyncio
+import concurrent.futures
 import contextlib
+import inspect
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +31,7 @@ from control_api.usage.queries import UsageQueries
 from control_api.usage.service import UsageService
 from control_api.vault import Vault
 from service_runtime.addresses import ALL_HOSTS
+from tests.control_api.postgresql import Cluster, binaries
 from tests.control_api.running import (
     ROLE,
     Process,
@@ -115,9 +120,83 @@ async def simulator():
         yield running
 
 
+ON_BOTH = {
+    f"tests.control_api.{name}"
+    for name in (
+        "accounts.test_login",
+        "accounts.test_service",
+        "keys.test_service",
+        "keys.test_usage",
+        "limits.test_service",
+        "push.test_service",
+        "refresh.test_service",
+        "refresh.test_worker",
+        "test_controller_lock",
+        "usage.test_service",
+    )
+}
+"""Modules whose tests run on SQLite and on PostgreSQL; but for those that look at SQLite's file themselves."""
+
+
+def pytest_generate_tests(metafunc):
+    on_both = "parts" in metafunc.fixturenames and metafunc.module.__name__ in ON_BOTH
+    if on_both and "tmp_path" not in inspect.signature(metafunc.function).parameters:
+        metafunc.parametrize("database_kind", ["sqlite", "postgresql"])
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """A PostgreSQL of our own. Without one the test skips and says why, but never in CI."""
+    programs = binaries()
+    if programs is None:
+        message = "PostgreSQL is not installed: run `make tools` as root on Debian"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    cluster = Cluster(programs)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql):
+    """The name of a database that has the schema, to copy for each test."""
+    name = postgresql.new_database()
+
+    async def migrate():
+        database = Database(postgresql.url(name))
+        await database.migrate()
+        await database.close()
+
+    # A loop of its own, in a thread: a fixture of the session must not use the loop of one test.
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, migrate()).result(60)
+    return name
+
+
+@pytest.fixture
+def database_kind():
+    """Which database the parts stand on; see `ON_BOTH`."""
+    return "sqlite"
+
+
+@pytest.fixture
+def database_url(database_kind, tmp_path, request):
+    if database_kind == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path / 'control.db'}"
+        return
+    cluster = request.getfixturevalue("postgresql")
+    name = cluster.new_database(template=request.getfixturevalue("postgresql_template"))
+    yield cluster.url(name)
+    cluster.drop_database(name)
+
+
 @contextlib.asynccontextmanager
-async def open_parts(data_dir, simulator, clock):
-    database = Database(f"sqlite+aiosqlite:///{data_dir / 'control.db'}")
+async def open_parts(url, simulator, clock):
+    database = Database(url)
     await database.migrate()
     vault, changes, metrics, admission = Vault(VAULT_KEY), PolicyChanges(), Metrics(), MemoryAdmission()
     accounts = AccountService(
@@ -176,8 +255,8 @@ async def open_parts(data_dir, simulator, clock):
 
 
 @pytest.fixture
-async def parts(tmp_path, simulator, clock):
-    async with open_parts(tmp_path, simulator, clock) as opened:
+async def parts(database_url, simulator, clock):
+    async with open_parts(database_url, simulator, clock) as opened:
         yield opened
 
 

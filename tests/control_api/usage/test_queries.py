@@ -56,13 +56,13 @@ async def test_repeated_403s_cost_one_query_and_no_status(parts):
     assert await status_of(parts, account_id) == "active"
 
 
-async def test_a_cooldown_survives_a_restart_and_other_accounts_are_not_concerned(parts, tmp_path):
+async def test_a_cooldown_survives_a_restart_and_other_accounts_are_not_concerned(parts, database_url):
     refused, simulated = await parts.sign_in()
     other, _ = await parts.sign_in()
     await parts.simulator.change(simulated, simulate="status=403", on="usage")
     await parts.queries.poll(refused)
 
-    async with open_parts(tmp_path, parts.simulator, parts.clock) as restarted:
+    async with open_parts(database_url, parts.simulator, parts.clock) as restarted:
         outcomes = [await restarted.queries.poll(refused), await restarted.queries.poll(other)]
         still = [await restarted.queries.poll(refused)]
 
