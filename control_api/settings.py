@@ -29,8 +29,8 @@ class ControlSettings(ServiceSettings):
     """Port of the REST API; 0 picks a free one."""
     data_dir: Path = Path(".data/control")
     """Where the database lies, and the key of the vault and the admin token unless they are named elsewhere."""
-    database_url: str | None = None
-    """SQLAlchemy URL; without it a SQLite file in the data directory."""
+    database_url: SecretStr | None = None
+    """SQLAlchemy URL, which may hold a password; without it a SQLite file in the data directory."""
     key_file: Path | None = None
     """File with the keys of the vault, one a line; made when there is none and no token is stored yet. Default:
     `vault.key` in the data directory."""
@@ -112,7 +112,9 @@ class ControlSettings(ServiceSettings):
     @property
     def effective_database_url(self) -> str:
         """The database to use: the one named, else a SQLite file in the data directory."""
-        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'control.db'}"
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite+aiosqlite:///{self.data_dir / 'control.db'}"
 
     @property
     def effective_key_file(self) -> Path:

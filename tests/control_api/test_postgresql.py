@@ -6,12 +6,14 @@ import psycopg.errors
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from pydantic import SecretStr
 from sqlalchemy.exc import OperationalError
 from sqlmodel import SQLModel, text
 
 from control_api.controller_lock import ControllerLock, ControllerRow
 from control_api.database import Database, database_error
 from control_api.errors import DatabaseAway, DatabaseBusy, DatabaseFull
+from tests.control_api.running import running_control, settings_for
 
 
 @pytest.fixture
@@ -81,3 +83,22 @@ async def test_of_two_controllers_that_saw_the_lock_free_one_is_refused(database
     together = await asyncio.gather(first._write(expected=seen), second._write(expected=seen), return_exceptions=True)
 
     assert sorted(type(outcome).__name__ for outcome in together) == ["StartupError", "int"]
+
+
+async def test_the_whole_control_api_stands_on_it_and_keeps_everything_over_a_restart(postgresql, tmp_path, simulator):
+    name = postgresql.new_database()
+    settings = settings_for(tmp_path, simulator=simulator, database_url=SecretStr(postgresql.url(name)))
+    async with running_control(settings) as control:
+        account_id = await control.import_account(await simulator.account())
+        await control.call("POST", f"/api/accounts/{account_id}/refresh")
+        await control.call("POST", "/api/keys", {"name": "laptop"}, status=201)
+    async with running_control(settings) as control:
+        account = await control.account(account_id)
+        events = await control.events(account_id)
+        keys = (await control.call("GET", "/api/keys"))["items"]
+    postgresql.drop_database(name)
+
+    assert (account["status"], events) == ("active", ["imported", "refreshed"])
+    assert [key["name"] for key in keys] == ["laptop"]
+    assert not list(tmp_path.rglob("control.db"))
+    assert postgresql.url(name) not in repr(settings)
