@@ -248,7 +248,10 @@ class AdmissionClient:
         def give_up(task: asyncio.Task[None]) -> None:
             # A stream on which we can only listen is of no use: it ends as if the server had gone silent.
             if not task.cancelled() and (error := task.exception()) is not None and self._patience is not None:
-                log.error("admission session cannot write", target=self._target, exc_info=error)
+                if isinstance(error, TimeoutError):
+                    log.warning("admission server has stopped reading", target=self._target)
+                else:
+                    log.error("admission session cannot write", target=self._target, exc_info=error)
                 self._patience.reschedule(asyncio.get_running_loop().time())
 
         writer.add_done_callback(give_up)

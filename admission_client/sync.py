@@ -6,13 +6,15 @@ server is away only the latest wanted policy is kept.
 """
 
 import asyncio
+import contextlib
 import enum
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import grpc
 import grpc.aio
@@ -23,11 +25,30 @@ from admission.v1.control_service_pb2_grpc import ControlServiceStub
 from admission_client import policy_wire
 from admission_client.errors import AdmissionError, AdmissionUnavailable, PolicyRefused, TermRefused, UnknownSession
 from admission_client.policy import AccountSignal, KeySignal, Policy
-from admission_client.rpc import RpcStatus, ended_with, failed_with, open_channel, reconnect_delay, role_metadata
+from admission_client.rpc import (
+    EndedCall,
+    RpcStatus,
+    ended_with,
+    failed_with,
+    open_channel,
+    reconnect_delay,
+    role_metadata,
+)
 
 log = structlog.get_logger(__name__)
 
-Stream = grpc.aio.StreamStreamCall[pb.SyncRequest, pb.SyncResponse]
+
+class Stream(EndedCall, Protocol):
+    """What is used of a `Sync` call."""
+
+    async def read(self) -> object:
+        """Returns the next message of the server, anything else at the end."""
+
+    async def write(self, request: pb.SyncRequest, /) -> None:
+        """Sends a message."""
+
+
+OpenStream = Callable[[], AbstractAsyncContextManager[Stream]]
 
 
 class SyncStatus(enum.StrEnum):
@@ -60,6 +81,7 @@ class SyncClient:
         clock: Monotonic seconds, the clock that policies' points in time are read from.
         source: Random numbers for the jitter of reconnects.
         call_timeout: Deadline of a single exchange with the server.
+        open_stream: Opens a stream that ends with its block; None for gRPC.
     """
 
     def __init__(
@@ -75,6 +97,7 @@ class SyncClient:
         clock: Callable[[], float] = time.monotonic,
         source: random.Random | None = None,
         call_timeout: float = 5.0,
+        open_stream: OpenStream | None = None,
     ) -> None:
         self._target = target
         self._metadata = role_metadata(token)
@@ -86,6 +109,7 @@ class SyncClient:
         self._clock = clock
         self._random = source or random.Random()  # noqa: S311 (jitter, not secrets)
         self._call_timeout = call_timeout
+        self._open_stream = open_stream or self._open_grpc_stream
         self._life: asyncio.Task[None] | None = None
         self._ended: AdmissionError | None = None
         self._status = SyncStatus.CONNECTING
@@ -204,20 +228,27 @@ class SyncClient:
                 await asyncio.sleep(reconnect_delay(self._random, attempt))
 
     async def _open_and_follow(self) -> None:
+        async with self._open_stream() as stream:
+            try:
+                async with asyncio.timeout(self._call_timeout):
+                    hello = pb.ControllerHello(instance=self._instance, term=self._term)
+                    await stream.write(pb.SyncRequest(hello=hello))
+                    welcomed = await self._receive(stream)
+                if welcomed:
+                    log.info("admission sync connected", target=self._target, epoch=self._epoch)
+                    await self._follow(stream)
+                self._note_end(await ended_with(stream))
+            except TimeoutError:
+                log.warning("admission server is silent", target=self._target)
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                self._note_end(await ended_with(stream))
+
+    @contextlib.asynccontextmanager
+    async def _open_grpc_stream(self) -> AsyncIterator[Stream]:
         channel = open_channel(self._target, self._credentials)
-        stream: Stream = ControlServiceStub(channel).Sync(metadata=self._metadata)
+        stream = ControlServiceStub(channel).Sync(metadata=self._metadata)
         try:
-            async with asyncio.timeout(self._call_timeout):
-                await stream.write(pb.SyncRequest(hello=pb.ControllerHello(instance=self._instance, term=self._term)))
-                welcomed = await self._receive(stream)
-            if welcomed:
-                log.info("admission sync connected", target=self._target, epoch=self._epoch)
-                await self._follow(stream)
-            self._note_end(await ended_with(stream))
-        except TimeoutError:
-            log.warning("admission server is silent", target=self._target)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            self._note_end(await ended_with(stream))
+            yield stream
         finally:
             stream.cancel()
             await channel.close(None)

@@ -10,10 +10,12 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO
 
+Aside = Callable[[Callable[[], None]], Awaitable[None]]
 MINUTES_2020 = 1_577_836_800 // 60
 
 
@@ -24,7 +26,8 @@ class RegistryError(Exception):
 class Registry:
     """The file `sessions.json` in the state directory. One process at a time: the directory is locked."""
 
-    def __init__(self, directory: Path, lock: IO[str]) -> None:
+    def __init__(self, directory: Path, lock: IO[str], aside: Aside) -> None:
+        self._aside = aside
         self._path = directory / "sessions.json"
         self._lock = lock
         self._saving = asyncio.Lock()
@@ -32,14 +35,17 @@ class Registry:
         self.remembered: dict[str, str] = {}
 
     @classmethod
-    def open(cls, directory: Path) -> "Registry":
-        """Locks the directory, reads who was there, and begins a new epoch. Raises `RegistryError`."""
+    def open(cls, directory: Path, *, aside: Aside = asyncio.to_thread) -> "Registry":
+        """Locks the directory, reads who was there, and begins a new epoch. Raises `RegistryError`.
+
+        `aside` runs what waits for the disk, so that nobody else has to.
+        """
         try:
             directory.mkdir(parents=True, exist_ok=True)
             lock = (directory / "lock").open("w", encoding="utf-8")
         except OSError as error:
             raise RegistryError(f"cannot use {directory}: {error}") from None
-        registry = cls(directory, lock)
+        registry = cls(directory, lock, aside)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             registry._begin()
@@ -59,7 +65,7 @@ class Registry:
         async with self._saving:
             current = dict(sessions())
             if current != self.remembered:
-                await asyncio.to_thread(self._write, current)
+                await self._aside(partial(self._write, current))
                 self.remembered = current
 
     def close(self) -> None:

@@ -241,8 +241,13 @@ async def test_a_server_that_stops_reading_is_left_for_a_new_stream():
         streams.append(Stuck())
         yield streams[-1]
 
-    async with AdmissionClient("stuck", "t", "edge-1", connect_timeout=0.05, open_stream=open_stream):
-        await eventually(lambda: len(streams) >= 2)
+    with capture_logs() as logs:
+        async with AdmissionClient("stuck", "t", "edge-1", connect_timeout=0.05, open_stream=open_stream):
+            await eventually(lambda: len(streams) >= 2)
+
+    stopped = [entry for entry in logs if entry["event"] == "admission server has stopped reading"]
+    assert stopped
+    assert {entry["log_level"] for entry in logs} <= {"info", "warning"}, "the server's trouble is no fault of ours"
 
 
 async def test_a_superseded_session_ends_loudly_and_for_good():

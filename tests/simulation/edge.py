@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from admission_client.errors import AdmissionError
-from admission_client.lease import AccountNeeds, AccountReport, Grant, Outcome, TokenUsage
+from admission_client.lease import AccountNeeds, AccountReport, Grant, GrantedAccount, Outcome, TokenUsage
 from admission_client.session import AdmissionClient
 from tests.simulation.network import SimulatedStream
 from tests.simulation.world import Machine, World
@@ -137,14 +137,21 @@ class Edge(Machine):
                 await world.rest(self.temper.hold)
                 self.turns += 1
                 if work.account is not None:
-                    self.client.report(
-                        AccountReport(
-                            account_id=work.account.account_id,
-                            credential_version=work.account.credential_version,
-                            outcome=Outcome.SUCCEEDED,
-                            usage=TokenUsage(input_tokens=1),
-                        )
-                    )
+                    self._report(work.account)
+
+    def _report(self, account: GrantedAccount) -> None:
+        (outcome,) = self.world.random.choices(
+            [Outcome.SUCCEEDED, Outcome.TRANSIENT_ERROR, Outcome.RATE_LIMITED, Outcome.AUTH_REJECTED], [90, 4, 4, 2]
+        )
+        self.client.report(
+            AccountReport(
+                account_id=account.account_id,
+                credential_version=account.credential_version,
+                outcome=outcome,
+                resets_after=1.0 if outcome is Outcome.RATE_LIMITED else None,
+                usage=TokenUsage(input_tokens=1),
+            )
+        )
 
     @contextlib.asynccontextmanager
     async def _acquire(self, resources: Sequence[str], peer: str, needs: AccountNeeds | None) -> AsyncIterator[Grant]:

@@ -10,11 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
-from admission.v1 import admission_service_pb2 as session_pb
+from google.protobuf.message import Message
 
 from tests.simulation.world import Machine, World
-
-Message = session_pb.SessionRequest | session_pb.SessionResponse
 
 
 class Aborted(Exception):
@@ -77,7 +75,18 @@ class Direction:
 class SimulatedStream:
     """Both ways, as the client's shell and the servicer see them."""
 
-    def __init__(self, world: World, client: Machine, server: Machine, *, latency: float, metadata: Any) -> None:
+    def __init__(
+        self,
+        world: World,
+        client: Machine,
+        server: Machine,
+        *,
+        kinds: tuple[type[Message], type[Message]],
+        latency: float,
+        metadata: Any,
+    ) -> None:
+        """`kinds` are the messages that go to the server, and those that come back."""
+        self._request_kind, self._response_kind = kinds
         self._world = world
         self._client = client
         self._server = server
@@ -89,14 +98,14 @@ class SimulatedStream:
         self.over = False
         self.handler: asyncio.Task[None] | None = None
 
-    # --- the client's end: `admission_client.session.Stream`
+    # --- the client's end: `Stream` of `admission_client.session` and of `admission_client.sync`
 
     async def read(self) -> object:
         """Returns the next message of the server, None at the end."""
         message = await self._to_client.read()
-        return session_pb.SessionResponse.FromString(message) if message is not None else None
+        return self._response_kind.FromString(message) if message is not None else None
 
-    async def write(self, request: session_pb.SessionRequest, /) -> None:
+    async def write(self, request: Message, /) -> None:
         """Sends a message to the server."""
         if not self.over:
             await self._to_server.write(request.SerializeToString())
@@ -127,17 +136,17 @@ class SimulatedStream:
 
     # --- the server's end: what the servicer uses of a gRPC context
 
-    async def requests(self) -> AsyncIterator[session_pb.SessionRequest]:
+    async def requests(self) -> AsyncIterator[Message]:
         """Yields the client's messages."""
         while (message := await self._to_server.read()) is not None:
-            yield session_pb.SessionRequest.FromString(message)
+            yield self._request_kind.FromString(message)
 
     @property
     def context(self) -> "_Context":
         """The servicer's context."""
         return _Context(self, self._metadata)
 
-    async def server_writes(self, response: session_pb.SessionResponse) -> None:
+    async def server_writes(self, response: Message) -> None:
         """Sends a message to the client."""
         if not self.over:
             await self._to_client.write(response.SerializeToString())
@@ -190,7 +199,7 @@ class _Context:
     def invocation_metadata(self) -> Any:
         return self._metadata
 
-    async def write(self, response: session_pb.SessionResponse) -> None:
+    async def write(self, response: Message) -> None:
         await self._stream.server_writes(response)
 
     async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any = ()) -> None:

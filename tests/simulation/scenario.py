@@ -1,10 +1,17 @@
-"""One seed: a small world with its troubles, then peace, then the question whether everything came back."""
+"""One seed: a small world with its troubles, then peace, then the question whether everything came back.
+
+There are edges, the admission server, and one controller after another. Unary calls and TLS are not played here.
+"""
 
 import asyncio
+import os
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from structlog.testing import capture_logs
 
+from tests.simulation.controller import Controller, Desk
 from tests.simulation.edge import Edge, Temper
 from tests.simulation.invariants import Broken, Invariants
 from tests.simulation.server import TERMS, Server
@@ -40,8 +47,13 @@ class Scenario:
 
     def __post_init__(self) -> None:
         self.world = World(self.seed)
-        self.server = Server(self.world)
-        self.invariants = Invariants(self.server, self.edges)
+        self.desk = Desk()
+        self.controllers: list[Controller] = []
+        # Memory, where there is such a folder: thousands of small files are fsynced.
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self._folder = tempfile.TemporaryDirectory(prefix="sluicegate-simulation-", dir=memory)
+        self.server = Server(self.world, Path(self._folder.name))
+        self.invariants = Invariants(self.server, self.edges, self.desk)
         source = self.world.random
         self.temper = Temper(
             callers=source.randrange(1, 6),
@@ -69,8 +81,12 @@ class Scenario:
         except TimeoutError:
             problem = "[lost waiter] callers did not come to an end"
         finally:
-            self.world.end()
+            with capture_logs():
+                self.world.end()
             asyncio.set_event_loop(None)
+            if self.server.epoch is not None:
+                self.server.epoch.registry.close()
+            self._folder.cleanup()
         return Outcome(
             seed=self.seed,
             story=self.world.story,
@@ -84,10 +100,13 @@ class Scenario:
 
     async def _story(self) -> None:
         self.server.start()
+        self.world.loop.call_later(self.world.random.uniform(0.0, 1.0), self._new_controller)
         for number in range(self.world.random.randrange(1, 4)):
             self._new_edge(f"edge-{number}", 0)
         await self._trouble()
         self.world.tell("peace")
+        if self.controllers[-1].gone:
+            self._new_controller()
         for edge in self.edges:
             edge.resting = True
         await asyncio.sleep(PEACE)
@@ -98,10 +117,15 @@ class Scenario:
         self.invariants.check_rest()
         for edge in self.edges:
             edge.closing.set()
+        for controller in self.controllers:
+            controller.closing.set()
         await asyncio.sleep(1.0)
         for edge in self.edges:
             if not edge.gone and not edge.closed:
                 raise Broken(f"{edge.name} does not end")
+        for controller in self.controllers:
+            if not controller.gone and not controller.closed:
+                raise Broken(f"{controller.name} does not end")
         self.server.count()
         self.invariants.check_history()
 
@@ -109,6 +133,11 @@ class Scenario:
         self.edges.append(
             Edge(self.world, instance=instance, incarnation=incarnation, dial=self.server.dial, temper=self.temper)
         )
+
+    def _new_controller(self) -> None:
+        number = len(self.controllers)
+        self.controllers.append(Controller(self.world, number=number, desk=self.desk, dial=self.server.dial_sync))
+        self.world.tell(f"controller {number} takes over with term {self.controllers[-1].term}")
 
     async def _trouble(self) -> None:
         rate = sum(self.troubles.values())
@@ -161,7 +190,39 @@ class Scenario:
 
     def change_limits(self) -> None:
         """Changes a limit."""
-        self.server.change_limits()
+        if self.controllers and not self.controllers[-1].gone:
+            self.controllers[-1].change_limits()
+
+    def kill_controller(self) -> None:
+        """Kills the controller; another one starts at once or later."""
+        if self.controllers and not self.controllers[-1].gone:
+            self.controllers[-1].kill()
+            self._next_controller(self.world.random.choice([0.1, 2.0, 6.0]))
+
+    def pause_controller(self) -> None:
+        """Stops the controller for a while; perhaps somebody takes over, and it finds out when it goes on."""
+        if self.controllers and not self.controllers[-1].gone:
+            self.controllers[-1].pause(self.world.random.choice([0.3, 1.5, 5.0]))
+            if self.world.chance(0.5):
+                self._next_controller(0.2)
+
+    def forget_session(self) -> None:
+        """An operator ends a session: of a holder that is gone, or by mistake of one that is not."""
+        epoch = self.server.epoch
+        if epoch is None:
+            return
+        living = {edge.client.session_id for edge in self.edges if not edge.gone}
+        here = sorted(epoch.ledger.sessions.keys() | epoch.ledger.recovering.keys())
+        gone = [session_id for session_id in here if session_id not in living]
+        if here and (not gone or self.world.chance(0.3)):
+            gone = here
+        if gone:
+            session_id = self.world.random.choice(gone)
+            self.server.forget(session_id, alive=session_id in living)
+
+    def _next_controller(self, after: float) -> None:
+        if self.world.now + after < TROUBLED:
+            self.world.loop.call_later(after, self._new_controller)
 
     def _one_living_edge(self) -> list[Edge]:
         living = [edge for edge in self.edges if not edge.gone]
@@ -186,4 +247,7 @@ _TROUBLES = {
     "kill an edge": Scenario.kill_edge,
     "restart the server": Scenario.restart_server,
     "change a limit": Scenario.change_limits,
+    "kill the controller": Scenario.kill_controller,
+    "pause the controller": Scenario.pause_controller,
+    "forget a session": Scenario.forget_session,
 }

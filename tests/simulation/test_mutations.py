@@ -5,13 +5,17 @@ from dataclasses import replace
 import pytest
 
 from admission_client.holder import Holder
+from admission_client.sync import SyncClient
+from admission_server.control_servicer import ControlServicer
 from admission_server.delivery import Delivery
 from admission_server.ledger import Ledger
+from admission_server.outbox import Outbox
+from admission_server.registry import Registry
 from admission_server.sessions import Session
 from tests.simulation import server
 from tests.simulation.scenario import Scenario
 
-FIRST, WITHIN = 90, 150
+FIRST, WITHIN = 350, 150
 """Seeds in which a missing rule must show."""
 
 
@@ -94,6 +98,62 @@ def no_fencing(patch):
     patch.setattr(Delivery, "attach", attaches_beside)
 
 
+def no_terms(patch):
+    hello = ControlServicer._hello
+
+    async def takes_any_term(servicer, requests, context):
+        servicer._term = 0
+        return await hello(servicer, requests, context)
+
+    patch.setattr(ControlServicer, "_hello", takes_any_term)
+
+
+def no_signals_again(patch):
+    take = Outbox.take
+
+    def takes_for_good(outbox, now):
+        taken = take(outbox, now)
+        outbox.acknowledge([entry.sent for entry in taken])
+        return taken
+
+    patch.setattr(Outbox, "take", takes_for_good)
+
+
+def no_start_over_for_a_new_controller(patch):
+    patch.setattr(Outbox, "start_over", lambda _outbox: None)
+    patch.setattr("admission_server.outbox.AGAIN_AFTER", 1e9)
+
+
+def no_snapshot_for_a_new_epoch(patch):
+    change_to = SyncClient._change_to
+
+    def always_a_difference(client, policy):
+        client._in_force = client._in_force or client._accepted
+        return change_to(client, policy)
+
+    patch.setattr(SyncClient, "_change_to", always_a_difference)
+
+
+def no_forgetting(patch):
+    patch.setattr(Ledger, "forget", lambda _ledger, _session_id: 0)
+
+
+def no_sessions_on_disk(patch):
+    write = Registry._write
+    patch.setattr(Registry, "_write", lambda registry, _sessions: write(registry, {}))
+
+
+def no_waiting_for_the_disk(patch):
+    async def later(_registry, _sessions):
+        return
+
+    patch.setattr(Registry, "save", later)
+
+
+def no_wake_up_when_an_account_comes_back(patch):
+    patch.setattr(Ledger, "_wake_account", lambda _ledger, _account, _now: None)
+
+
 MUTATIONS = [
     no_grace,
     no_stop_without_acknowledgement,
@@ -106,6 +166,14 @@ MUTATIONS = [
     no_end_of_silent_sessions,
     no_limit,
     no_fencing,
+    no_terms,
+    no_signals_again,
+    no_start_over_for_a_new_controller,
+    no_snapshot_for_a_new_epoch,
+    no_forgetting,
+    no_sessions_on_disk,
+    no_waiting_for_the_disk,
+    no_wake_up_when_an_account_comes_back,
 ]
 
 
