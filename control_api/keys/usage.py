@@ -1,8 +1,4 @@
-"""What each API key has used: sums of the differences between counts that edges' admission server tells.
-
-Counts are cumulative within an epoch of the admission server, and may be told again. The counts that were told last are
-stored in the transaction that adds their difference, so whatever is repeated or interrupted, nothing counts twice.
-"""
+"""What each API key has used, as the admission server tells it; `cumulative` says how counts become totals."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,12 +6,11 @@ from collections.abc import Callable, Sequence
 from sqlmodel import col, select
 
 from admission_client.policy import KeySignal
+from control_api.cumulative import add_told
 from control_api.database import Database
 from control_api.errors import NotFound
 from control_api.keys.models import ApiKey, KeyUsage
 
-MOST = 2**63 - 1
-"""What a database holds. No key ever uses so much, but a count must not stop the others."""
 _TOTALS = {
     "succeeded": "succeeded",
     "failed": "failed",
@@ -65,10 +60,4 @@ def _add(row: KeyUsage, signal: KeySignal) -> None:
         "output": usage.output_tokens,
         "reasoning": usage.reasoning_tokens,
     }
-    for name, count in told.items():
-        value = min(count, MOST)
-        before = getattr(row, f"seen_{name}") if row.epoch == signal.epoch else 0
-        total = _TOTALS[name]
-        setattr(row, total, min(MOST, getattr(row, total) + max(0, value - before)))
-        setattr(row, f"seen_{name}", value)
-    row.epoch = signal.epoch
+    add_told(row, told, epoch=signal.epoch, totals=_TOTALS)

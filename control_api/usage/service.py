@@ -19,6 +19,7 @@ from control_api.accounts.models import Account
 from control_api.accounts.service import AccountService
 from control_api.accounts.status import ROUTABLE, StatusEvent, room_again
 from control_api.changes import PolicyChanges
+from control_api.cumulative import add_told
 from control_api.database import Database
 from control_api.errors import ControlError, NotFound
 from control_api.usage.capacity import remaining
@@ -28,6 +29,13 @@ from control_api.usage.windows import UsageReport, UsageWindow
 
 log = structlog.get_logger(__name__)
 
+_TOTALS = {
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "input": "input_tokens",
+    "cached": "cached_input_tokens",
+    "output": "output_tokens",
+}
 WRITE_EVERY = 5.0
 SAMPLE_EVERY = 300.0
 HISTORY_KEPT = 30 * 86_400.0
@@ -373,10 +381,4 @@ def _count(state: UsageState, signal: AccountSignal) -> None:
         "cached": usage.cached_input_tokens,
         "output": usage.output_tokens,
     }
-    totals = {"input": "input_tokens", "cached": "cached_input_tokens", "output": "output_tokens"}
-    for name, value in told.items():
-        before = getattr(state, f"seen_{name}") if state.epoch == signal.epoch else 0
-        total = totals.get(name, name)
-        setattr(state, total, getattr(state, total) + max(0, value - before))
-        setattr(state, f"seen_{name}", value)
-    state.epoch = signal.epoch
+    add_told(state, told, epoch=signal.epoch, totals=_TOTALS)

@@ -4,9 +4,10 @@ from hypothesis import strategies as st
 
 from admission_client.lease import TokenUsage
 from admission_client.policy import KeySignal
+from control_api.cumulative import MOST
 from control_api.errors import NotFound
 from control_api.keys.models import KeyInput
-from control_api.keys.usage import MOST, KeyUsageService
+from control_api.keys.usage import KeyUsageService
 
 
 @pytest.fixture
