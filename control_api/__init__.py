@@ -6,4 +6,5 @@ server what it may grant.
 * `database`, `controller_lock`, `migrations`: SQLite (or PostgreSQL) and the one controller of it
 * `auth`, `dashboard_lane`, `body_limit`: what a request passes before a route sees it
 * `errors`: one tree, one table   * `vault`, `made_secrets`: secrets   * `changes`: what must be pushed
+* `cumulative`: counts that are told again and again, as totals
 """
