@@ -15,6 +15,17 @@ async def status_of(parts, account_id):
     return (await parts.accounts.get(account_id)).status
 
 
+async def move_upstream(parts, account_id, url):
+    async with parts.database.write() as session:
+        account = await parts.accounts.load(session, account_id)
+        account.base_url = url
+        session.add(account)
+
+
+def waiting_for(query):
+    return sum("hand_over" in repr(callback) for callback in query._callbacks)
+
+
 async def test_a_query_stores_windows_by_their_length_and_ends_nothing_else(parts):
     account_id, _ = await parts.sign_in()
 
@@ -28,11 +39,24 @@ async def test_a_query_stores_windows_by_their_length_and_ends_nothing_else(part
 
 async def test_concurrent_queries_of_one_account_are_one_query(parts):
     account_id, _ = await parts.sign_in()
+    asked, everybody_has_come = [], asyncio.Event()
 
-    outcomes = await asyncio.gather(*(parts.queries.poll(account_id, manual=True) for _ in range(20)))
+    async def answer(writer):
+        asked.append(writer)
+        await everybody_has_come.wait()
+        body = b'{"rate_limit": {"primary_window": {"used_percent": 4, "limit_window_seconds": 18000}}}'
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+
+    async with serving(answer) as url, asyncio.timeout(30):
+        await move_upstream(parts, account_id, url)
+        callers = [asyncio.create_task(parts.queries.poll(account_id, manual=True)) for _ in range(20)]
+        await eventually(lambda: asked and waiting_for(parts.queries._queries[account_id]) == len(callers))
+        everybody_has_come.set()
+        outcomes = await asyncio.gather(*callers)
 
     assert set(outcomes) == {"stored"}
-    assert await parts.simulator.requests(USAGE) == 1
+    assert len(asked) == 1
 
 
 async def test_a_caller_that_leaves_does_not_stop_the_query(parts):
@@ -201,10 +225,7 @@ async def test_a_dripping_upstream_does_not_keep_a_query_beyond_its_time(parts, 
     monkeypatch.setattr("control_api.usage.queries.QUERY_TIMEOUT", 0.2)
 
     async with serving(drip) as url, asyncio.timeout(10):
-        async with parts.database.write() as session:
-            account = await parts.accounts.load(session, account_id)
-            account.base_url = url
-            session.add(account)
+        await move_upstream(parts, account_id, url)
         outcome = await parts.queries.poll(account_id)
 
     assert outcome == "failed"
@@ -214,10 +235,7 @@ async def test_closing_ends_queries_under_way_and_tells_who_waits(parts):
     account_id, _ = await parts.sign_in()
 
     async with serving(drip) as url, asyncio.timeout(10):
-        async with parts.database.write() as session:
-            account = await parts.accounts.load(session, account_id)
-            account.base_url = url
-            session.add(account)
+        await move_upstream(parts, account_id, url)
         waiting = asyncio.create_task(parts.queries.poll(account_id))
         await eventually(lambda: parts.queries._queries)
         await parts.queries.close()
