@@ -1,5 +1,6 @@
 """Servers to measure, each in a process of its own on one core. The client is this process, on another core."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -32,16 +33,23 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """Returns the CPU time that it has used so far; 0 where /proc does not tell."""
-        try:
-            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        except FileNotFoundError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.process.pid)
 
 
 def pin_client() -> None:
     """Keeps this process on its core, where there is more than one."""
-    _pin(CLIENT_CORE)
+    pin(CLIENT_CORE)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Returns the CPU time of a process and of the children it has now; 0 where /proc does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        return 0.0
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(cpu_seconds(int(child)) for child in children)
 
 
 @contextmanager
@@ -91,9 +99,9 @@ def _running(command: Sequence[str], port: int, environment: Mapping[str, str]) 
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    _pin(SERVER_CORE, process.pid)
+    pin(SERVER_CORE, process.pid)
     try:
-        _wait_until_listening(process, port)
+        wait_until_listening(process, port)
         yield process
     finally:
         process.terminate()
@@ -104,7 +112,8 @@ def _running(command: Sequence[str], port: int, environment: Mapping[str, str]) 
             process.wait()
 
 
-def _wait_until_listening(process: "subprocess.Popen[bytes]", port: int) -> None:
+def wait_until_listening(process: "subprocess.Popen[bytes]", port: int) -> None:
+    """Waits until a process accepts connections on a port. Raises `RuntimeError` when it ends or takes too long."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -117,6 +126,10 @@ def _wait_until_listening(process: "subprocess.Popen[bytes]", port: int) -> None
     raise RuntimeError(f"{process.args!r} does not listen")
 
 
-def _pin(core: int, pid: int = 0) -> None:
-    if hasattr(os, "sched_setaffinity") and core < (os.cpu_count() or 1):
-        os.sched_setaffinity(pid, {core})
+def pin(core: int, pid: int = 0) -> None:
+    """Keeps a process, and the threads that it has already, on one core, where there are several. 0 is this process."""
+    if not hasattr(os, "sched_setaffinity") or core >= (os.cpu_count() or 1):
+        return
+    for thread in Path(f"/proc/{pid or os.getpid()}/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread.name), {core})

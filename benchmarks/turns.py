@@ -17,6 +17,7 @@ from pathlib import Path
 import aiohttp
 import uvloop
 
+from benchmarks.processes import cpu_seconds
 from benchmarks.report import Report
 from demo.operator import Operator
 from demo.ports import Ports
@@ -32,7 +33,6 @@ _BODY = {
     "store": False,
     "stream": True,
 }
-_TICK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +92,11 @@ async def _prepare(operator: Operator, load: Load) -> str:
 
 
 async def _measured(session: aiohttp.ClientSession, url: str, stack: Stack, load: Load) -> TurnCost:
-    before = {name: _cpu_seconds(stack.pid(name)) for name in stack.services}
+    before = {name: cpu_seconds(stack.pid(name)) for name in stack.services}
     began = time.perf_counter()
     seen = await _drive(session, url, turns=load.turns, callers=load.callers)
     seconds = time.perf_counter() - began
-    used = {name: _cpu_seconds(stack.pid(name)) - before[name] for name in stack.services}
+    used = {name: cpu_seconds(stack.pid(name)) - before[name] for name in stack.services}
     return TurnCost(
         turns=load.turns,
         failed=sum(not turn.completed for turn in seen),
@@ -131,16 +131,6 @@ async def _turn(session: aiohttp.ClientSession, url: str) -> _Seen:
         rest = await answer.content.read()
     completed = answer.status == 200 and b"response.completed" in first + rest
     return _Seen(completed, first_byte, time.perf_counter() - began)
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Returns the CPU time of a process and of the workers it has now."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    except FileNotFoundError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / _TICK + sum(_cpu_seconds(int(child)) for child in children)
 
 
 async def run(report: Report, load: Load) -> None:
