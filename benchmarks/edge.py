@@ -245,7 +245,7 @@ async def _thin(upstream: int, operator: Operator) -> AsyncIterator[Proxy]:
     tokens = made["auth_json"]["tokens"]
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.thin", str(port), f"http://127.0.0.1:{upstream}", str(_LANE)]
-    process = subprocess.Popen(command)  # noqa: ASYNC220 (it takes no time worth waiting for)
+    process = subprocess.Popen(command, start_new_session=True)  # noqa: ASYNC220 (it takes no time worth waiting for)
     try:
         pin(SERVER_CORE, process.pid)
         wait_until_listening(process, port)

@@ -9,6 +9,7 @@ import orjson
 
 from edge_proxy.errors import ClientGone, Refusal
 from edge_proxy.exchange import Request
+from edge_proxy.patience import Patience
 
 _LAST_LOOK = 1.0
 
@@ -20,6 +21,8 @@ class ClientSocket:
         self.request = request
         self.bytes_in = 0
         self.bytes_out = 0
+        self.patience = Patience()
+        """Bounds whatever the tasks of this socket wait for. Close it when the socket has ended."""
         self._receive = receive
         self._send = send
         self._write_timeout = write_timeout
@@ -71,8 +74,7 @@ class ClientSocket:
 
     async def _deliver(self, message: dict[str, Any]) -> None:
         try:
-            async with asyncio.timeout(self._write_timeout):
-                await self._send(message)
+            await self.patience.wait(self._send(message), within=self._write_timeout)
         except TimeoutError:
             raise ClientGone("The client has stopped reading.") from None
         except (OSError, RuntimeError) as error:  # uvicorn: gone, or closed already

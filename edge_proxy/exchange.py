@@ -69,7 +69,8 @@ class Exchange(Interruption):
         self._receive = receive
         self._send = send
         self._write_timeout = write_timeout
-        self._patience = Patience()
+        self.patience = Patience()
+        """Bounds whatever this request waits for."""
         self._watcher: asyncio.Task[None] | None = None
 
     @property
@@ -84,8 +85,8 @@ class Exchange(Interruption):
         more = True
         while more:
             try:
-                async with asyncio.timeout_at(min(deadline, loop.time() + progress_timeout)):
-                    message = await self._receive()
+                left = min(deadline - loop.time(), progress_timeout)
+                message = await self.patience.wait(self._receive(), within=left)
             except TimeoutError:
                 raise BodyTimeout from None
             if message["type"] == "http.disconnect":
@@ -134,11 +135,11 @@ class Exchange(Interruption):
 
     def close(self) -> None:
         """Ends the deadlines. Call it when nothing will be sent any more."""
-        self._patience.close()
+        self.patience.close()
 
     async def _deliver(self, message: dict[str, Any]) -> None:
         try:
-            await self._patience.wait(self._send(message), within=self._write_timeout)
+            await self.patience.wait(self._send(message), within=self._write_timeout)
         except TimeoutError:
             raise ClientGone("The client has stopped reading.") from None
         except OSError:

@@ -400,8 +400,9 @@ class Line:
         body = http_body(turn.frame.document, normalised=self._is_normalised(this))
         headers = self._headers(this, accept="text/event-stream")
         url = f"{account.base_url}{self._route.target(account.kind)}"
-        private = account.private_upstream
-        async with self._parts.upstream.send("POST", url, headers, body, private=private) as response:
+        async with self._parts.upstream.send(
+            "POST", url, headers, body, private=account.private_upstream, patience=self._client.patience
+        ) as response:
             this.reporter.headers = response.headers
             if response.status != 200:
                 content = await response.body(within=self._parts.settings.headers_timeout)

@@ -300,7 +300,12 @@ class HttpProxy:
             url = f"{url}?{self._models_query(request)}"
         began = self._clock()
         async with self._upstream.send(
-            request.method, url, headers, content, private=account.private_upstream
+            request.method,
+            url,
+            headers,
+            content,
+            private=account.private_upstream,
+            patience=this.exchange.patience,
         ) as response:
             this.record.upstream_head = self._clock() - began
             this.reporter.headers = response.headers

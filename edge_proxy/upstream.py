@@ -6,8 +6,9 @@ returned. Leaving the block closes the answer: an upstream that still streams th
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 from yarl import URL
@@ -26,9 +27,9 @@ _WRITTEN_AT_ONCE = 64 * 1024
 class UpstreamResponse:
     """An answer whose body is still to be read."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, patience: Patience) -> None:
         self._response = response
-        self._patience = Patience()
+        self._patience = patience
         self.status = response.status
         self.raw_headers = response.raw_headers
         self.headers = {name.lower(): value for name, value in response.headers.items()}
@@ -69,12 +70,21 @@ class UpstreamResponse:
 
     def close(self) -> None:
         """Closes the connection, or keeps it for others if the answer was read to its end."""
-        self._patience.close()
         # Not always `release`: an answer that was not read to its end must end the upstream's work now.
         if self._response.content.is_eof():
             self._response.release()
         else:
             self._response.close()
+
+
+async def _answer(
+    session: aiohttp.ClientSession, method: str, url: str, headers: list[tuple[str, str]], body: bytes | None
+) -> aiohttp.ClientResponse:
+    try:
+        return await _request(session, method, url, headers, body)
+    except aiohttp.ServerDisconnectedError:
+        # Most likely a pooled connection that the upstream closed just now: not worth blaming the account.
+        return await _request(session, method, url, headers, body)
 
 
 async def _request(
@@ -115,33 +125,26 @@ class Upstream:
         body: bytes | None = None,
         *,
         private: bool,
+        patience: Patience,
     ) -> AsyncIterator[UpstreamResponse]:
         """Yields the answer as soon as its head is there. Raises `UpstreamFailed`.
 
         `private`: whether the upstream may be at a private address, and may be spoken to without TLS.
+        `patience` bounds the waits for the answer and for its body.
         """
         session = self._sessions[AddressRule(url.startswith("https:"), private)]
-        response = UpstreamResponse(await self._head(session, method, url, headers, body))
+        asking = _answer(session, method, url, headers, body)
+        response = UpstreamResponse(await self._in_time(asking, patience), patience)
         try:
             yield response
         finally:
             response.close()
 
-    async def _head(
-        self,
-        session: aiohttp.ClientSession,
-        method: str,
-        url: str,
-        headers: list[tuple[str, str]],
-        body: bytes | None,
+    async def _in_time(
+        self, asking: Coroutine[Any, Any, aiohttp.ClientResponse], patience: Patience
     ) -> aiohttp.ClientResponse:
         try:
-            async with asyncio.timeout(self._connect_timeout + self._headers_timeout):
-                try:
-                    return await _request(session, method, url, headers, body)
-                except aiohttp.ServerDisconnectedError:
-                    # Most likely a pooled connection that the upstream closed just now: not worth blaming the account.
-                    return await _request(session, method, url, headers, body)
+            return await patience.wait(asking, within=self._connect_timeout + self._headers_timeout)
         except aiohttp.ConnectionTimeoutError:
             raise UpstreamFailed(UpstreamTrouble.UNREACHABLE, "The upstream cannot be reached in time.") from None
         except TimeoutError:

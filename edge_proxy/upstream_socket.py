@@ -94,8 +94,7 @@ class UpstreamSocket:
     async def send(self, text: str) -> None:
         """Sends a frame. Raises `UpstreamFailed`, and then the socket is of no use any more."""
         try:
-            async with asyncio.timeout(self._write_timeout):
-                await self._connection.send(text)
+            await self._patience.wait(self._connection.send(text), within=self._write_timeout)
         except TimeoutError:
             self._connection.transport.abort()
             raise UpstreamFailed(UpstreamTrouble.TOO_LATE, "The upstream has stopped reading.") from None

@@ -76,6 +76,8 @@ class SocketProxy:
                 code=refusal.code,
             )
             await client.refuse(refusal)
+        finally:
+            client.patience.close()
 
 
 class _Socket:

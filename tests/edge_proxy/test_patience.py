@@ -73,3 +73,25 @@ async def test_a_timer_that_rings_between_waits_does_nothing(patience: Patience)
     await asyncio.sleep(0.01)
 
     assert await patience.wait(_soon("b"), within=5) == "b"
+
+
+async def test_each_of_several_tasks_has_its_own_deadline(patience: Patience):
+    async def outcome(within: float, takes: float) -> str:
+        try:
+            return await patience.wait(asyncio.sleep(takes, "in time"), within=within)
+        except TimeoutError:
+            return "too late"
+
+    waits = [outcome(60, 0.03), outcome(0.01, 60), outcome(0.02, 60), outcome(0.05, 0.01)]
+    outcomes = await asyncio.wait_for(asyncio.gather(*waits), 5)
+
+    assert outcomes == ["in time", "too late", "too late", "in time"]
+
+
+async def test_a_timeout_of_one_task_leaves_the_next_wait_of_that_task_alone(patience: Patience):
+    async def twice() -> str:
+        with pytest.raises(TimeoutError):
+            await patience.wait(asyncio.Event().wait(), within=0.01)
+        return await patience.wait(_soon("a"), within=60)
+
+    assert list(await asyncio.wait_for(asyncio.gather(twice(), twice()), 5)) == ["a", "a"]
