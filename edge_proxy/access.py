@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 import orjson
@@ -104,6 +105,7 @@ class AccessLog:
         self._sink({**fields, **record.tokens})
 
 
+@lru_cache(maxsize=4096)
 def hashed(account_id: str) -> str:
     """Returns a short stand-in for an account id: the same account is always the same one."""
     return hashlib.sha256(account_id.encode()).hexdigest()[:10]

@@ -148,7 +148,7 @@ class Answers:
         content = await response.body(limit=_LARGEST_ANSWER, within=self._settings.headers_timeout)
         note_end(this.record, this.reporter, this.watch)
         for_codex = this.route.dialect is Dialect.CODEX or b"client_version=" in this.exchange.request.query
-        headers = [(name, value) for name, value in client_headers(response.raw_headers) if name.lower() == b"etag"]
+        headers = [(name, value) for name, value in client_headers(response.raw_headers) if name == b"etag"]
         await this.exchange.respond(200, [*_JSON, *headers], models_answer(content, for_codex=for_codex))
 
     async def _refused(self, this: Try, response: UpstreamResponse) -> None:
@@ -210,7 +210,7 @@ class Answers:
         if failure:
             raise answered(judge_event(failure), failure)
         self._note_first_byte(this)
-        headers = [(n, v) for n, v in client_headers(response.raw_headers) if n.lower() != b"content-type"]
+        headers = [(n, v) for n, v in client_headers(response.raw_headers) if n != b"content-type"]
         headers = self._pool.applied([*_JSON, *headers], this.client)
         await this.exchange.respond(200, headers, orjson.dumps(answer))
 

@@ -125,8 +125,9 @@ class _Share:
             self.take(size - self._taken)
 
     def close(self) -> None:
-        self._budget.give_back(self._taken)
-        self._taken = 0
+        if self._taken:
+            self._budget.give_back(self._taken)
+            self._taken = 0
 
 
 async def _decoded(raw: bytes, encoding: str, limit: int) -> bytes:

@@ -7,6 +7,7 @@ nobody. The client's `x-openai-internal-codex-responses-lite` is never trusted; 
 
 import secrets
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from admission_client.lease import AccountKind, GrantedAccount
 
@@ -75,6 +76,8 @@ _NEVER_DOWNSTREAM_PREFIXES = ("x-forwarded-", "cf-", "x-sluicegate-", "sec-webso
 _LOCAL_ACCOUNT_PREFIXES = ("email_", "local_")
 """Ids that were made up at import because the login named none: the upstream knows no such account."""
 
+_NAMES_KEPT = 1024
+
 TURN_STATE = "x-codex-turn-state"
 SOCKET_BETA = "responses_websockets=2026-02-06"
 _HTTP_BETA = "responses=experimental"
@@ -98,13 +101,16 @@ def upstream_headers(
     forward_simulate: bool = False,
 ) -> list[tuple[str, str]]:
     """Returns the headers of the upstream request. `content_encoding` is that of the body as it will be sent."""
-    dropped = set(_NEVER_UPSTREAM)
-    dropped.update(_named_by_connection(received))
+    dropped = _named_by_connection(received)
     if not forward_simulate:
         dropped.add("x-simulate")
     if account.owner_moved:
         dropped.add(TURN_STATE)
-    passed = _pass(received, dropped, _NEVER_UPSTREAM_PREFIXES)
+    passed = []
+    for raw_name, value in received:
+        name = _upstream_name(raw_name)
+        if name and name not in dropped:
+            passed.append((name, value.decode("latin-1")))
     passed += [("authorization", f"Bearer {account.access_token}"), ("x-request-id", request_id)]
     passed += [("accept-encoding", "identity")]
     if accept:
@@ -133,31 +139,39 @@ def socket_headers(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def client_headers(received: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Returns the headers of an upstream response that the client may see."""
+    """Returns the headers of an upstream response that the client may see, with names in lower case."""
     headers = list(received)
-    dropped = _NEVER_DOWNSTREAM | set(_named_by_connection(headers))
+    dropped = _named_by_connection(headers)
     passed = []
-    for name, value in headers:
-        lowered = name.decode("latin-1").lower()
-        if lowered == "x-request-id":
-            passed.append((b"x-upstream-request-id", value))
-        elif lowered not in dropped and not lowered.startswith(_NEVER_DOWNSTREAM_PREFIXES):
+    for raw_name, value in headers:
+        name = _client_name(raw_name)
+        if name and not (dropped and name.decode("latin-1") in dropped):
             passed.append((name, value))
     return passed
 
 
-def _pass(received: Headers, dropped: set[str], prefixes: tuple[str, ...]) -> list[tuple[str, str]]:
-    passed = []
-    for raw_name, value in received:
-        name = raw_name.decode("latin-1")  # ASGI: lower case already
-        if name not in dropped and not name.startswith(prefixes):
-            passed.append((name, value.decode("latin-1")))
-    return passed
+# Few names come again and again: what becomes of each is found out once.
 
 
-def _named_by_connection(received: Iterable[tuple[bytes, bytes]]) -> list[str]:
-    named: list[str] = []
+@lru_cache(maxsize=_NAMES_KEPT)
+def _upstream_name(raw_name: bytes) -> str:
+    """Returns the name that a client's header has on its way upstream; empty when it does not go there."""
+    name = raw_name.decode("latin-1")  # ASGI: lower case already
+    return "" if name in _NEVER_UPSTREAM or name.startswith(_NEVER_UPSTREAM_PREFIXES) else name
+
+
+@lru_cache(maxsize=_NAMES_KEPT)
+def _client_name(raw_name: bytes) -> bytes:
+    """Returns the name that an upstream's header has for the client; empty when it does not go there."""
+    name = raw_name.decode("latin-1").lower()
+    if name == "x-request-id":
+        return b"x-upstream-request-id"
+    return b"" if name in _NEVER_DOWNSTREAM or name.startswith(_NEVER_DOWNSTREAM_PREFIXES) else name.encode("latin-1")
+
+
+def _named_by_connection(received: Iterable[tuple[bytes, bytes]]) -> set[str]:
+    named: set[str] = set()
     for name, value in received:
-        if name.lower() == b"connection":
-            named += [token.strip().lower() for token in value.decode("latin-1").split(",")]
+        if len(name) == 10 and name.lower() == b"connection":
+            named.update(token.strip().lower() for token in value.decode("latin-1").split(","))
     return named

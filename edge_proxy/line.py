@@ -511,7 +511,7 @@ class Line:
         refusal = refusal_of(error, lane=record.lane, user_agent=self._client.request.user_agent)
         record.status, record.code = refusal.status, refusal.code
         record.outcome = "upstream_error" if refusal.reason == "upstream" else "refused"
-        self._parts.metrics.refusals.labels(refusal.lane, refusal.reason).inc()
+        self._parts.metrics.refusals_of(refusal.lane, refusal.reason).inc()
         if turn.told:
             record.outcome = "repaired"
             self._parts.metrics.repaired_streams.inc()

@@ -1,5 +1,6 @@
 """Counters of one worker. With several workers they live in files of one folder and are summed where they are shown."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -71,13 +72,21 @@ class EdgeMetrics:
             multiprocess_mode="livesum",
         )
 
+        # `labels` takes its time: what was found once is kept. All of these have few values.
+        self.refusals_of = cache(self.refusals.labels)
+        self._requests_of = cache(self.requests.labels)
+        self._duration_of = cache(self.duration.labels)
+        self._tokens_of = cache(self.tokens.labels)
+        self.http_in_flight = self.in_flight.labels("http")
+        self.sockets_in_flight = self.in_flight.labels("websocket")
+
     def finished(self, record: "AccessRecord", total: float) -> None:
         """Counts a request that has ended."""
-        self.requests.labels(record.transport, record.route, str(record.status), record.outcome).inc()
-        self.duration.labels(record.transport).observe(total)
+        self._requests_of(record.transport, record.route, str(record.status), record.outcome).inc()
+        self._duration_of(record.transport).observe(total)
         self.admission_wait.observe(record.admission_wait)
         self.bytes_out.inc(record.bytes_out)
         if record.first_byte is not None:
             self.first_byte.observe(record.first_byte)
         for kind, count in record.tokens.items():
-            self.tokens.labels(kind).inc(count)
+            self._tokens_of(kind).inc(count)

@@ -42,7 +42,7 @@ class PoolUsage:
         self._fetching: set[asyncio.Task[None]] = set()
 
     def applied(self, headers: HeaderList, client: Client) -> HeaderList:
-        """Returns response headers with the pool's limits in place of one account's, where they are known."""
+        """Returns headers, named in lower case, with the pool's limits in place of one account's, where they are known."""
         if self._control is None:
             return headers
         now = self._clock()
@@ -51,7 +51,7 @@ class PoolUsage:
             self._fetch(client, known, now)
         if known is None or not known.headers or now - known.at >= _OLD_AFTER:
             return headers
-        return [pair for pair in headers if not pair[0].lower().startswith(_PREFIXES)] + known.headers
+        return [pair for pair in headers if not pair[0].startswith(_PREFIXES)] + known.headers
 
     def _fetch(self, client: Client, known: _Known | None, now: float) -> None:
         if known is None:

@@ -108,7 +108,7 @@ class HttpProxy:
         exchange = Exchange(request, receive, send, write_timeout=self._settings.client_write_timeout)
         record = self._access.open(request.request_id)
         try:
-            with self._metrics.in_flight.labels("http").track_inprogress():
+            with self._metrics.http_in_flight.track_inprogress():
                 await self._answer_or_refuse(exchange, record)
         except ClientGone:
             record.outcome = record.outcome or "client_gone"
@@ -136,7 +136,7 @@ class HttpProxy:
         refusal = refusal_of(error, lane=record.lane, user_agent=exchange.request.user_agent)
         record.code = refusal.code
         record.outcome = "upstream_error" if refusal.reason == "upstream" else "refused"
-        self._metrics.refusals.labels(refusal.lane, refusal.reason).inc()
+        self._metrics.refusals_of(refusal.lane, refusal.reason).inc()
         if not exchange.started:
             await exchange.respond(refusal.status, refusal.headers(), refusal.envelope())
         elif not exchange.finished:

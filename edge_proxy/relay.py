@@ -98,7 +98,7 @@ class EventSource:
         created = watch.created
         for event in self.events:
             watch.observe(event.name, event.data)
-            if watch.failed and not watch.seen_before_failure:
+            if watch.failure and not watch.seen_before_failure:
                 self._give_another_try(watch.failure)
         if watch.created and not created:
             self._on_created()
@@ -242,7 +242,7 @@ async def fold(source: EventSource) -> tuple[dict[str, Any], dict[str, Any]]:
 def stream_headers(received: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Returns the headers of a streamed answer: the upstream's, and what keeps buffers out of its way."""
     passed = client_headers(received)
-    kept = [(name, value) for name, value in passed if name.lower() not in {b"cache-control", b"content-type"}]
+    kept = [(name, value) for name, value in passed if name not in {b"cache-control", b"content-type"}]
     return [
         *kept,
         (b"content-type", b"text/event-stream"),

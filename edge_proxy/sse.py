@@ -5,8 +5,7 @@ However the bytes are cut, the same events come out. It looks no deeper than it 
 """
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -23,8 +22,7 @@ class EventTooLarge(Exception):
     """One event exceeds the limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class SseEvent:
+class SseEvent(NamedTuple):
     """One event. `name` is the `event:` line's, else the `type` inside the data, else empty."""
 
     name: str
@@ -51,31 +49,41 @@ class SseParser:
 
     def feed(self, chunk: bytes) -> list[SseEvent]:
         """Returns the events that this chunk completes."""
-        self._pending += chunk
         if not self._carriage_returns and b"\r" in chunk:
             self._carriage_returns = True
+        data = chunk
+        if self._pending:
+            self._pending += chunk
+            if self._boundary(self._pending, self._searched) < 0:
+                self._keep(b"")
+                return []
+            data = bytes(self._pending)
+            self._pending.clear()
         events: list[SseEvent] = []
         start = 0
         search = self._searched
-        while (end := self._boundary(search)) >= 0:
-            event = _event_in(bytes(self._pending[start:end]))
+        while (end := self._boundary(data, search)) >= 0:
+            event = _any_event_in(data[start:end]) if self._carriage_returns else _event_in(data, start, end)
             if event is not None:
                 events.append(event)
             start = search = end
-        del self._pending[:start]
+        self._keep(data[start:])
+        return events
+
+    def _boundary(self, data: bytes | bytearray, search: int) -> int:
+        if not self._carriage_returns:  # one memchr instead of a regular expression: nearly every stream
+            found = data.find(b"\n\n", search)
+            return found + 2 if found >= 0 else -1
+        match = _BLANK_LINE.search(data, search)
+        return match.end() if match else -1
+
+    def _keep(self, rest: bytes) -> None:
+        self._pending += rest
         if self._pending and self._pending[0] in b"\r\n" and not self._pending.strip(b"\r\n"):
             self._pending.clear()  # the second half of a line end, or blank lines: nothing has begun
         self._searched = max(0, len(self._pending) - 3)
         if len(self._pending) > self._limit:
             raise EventTooLarge
-        return events
-
-    def _boundary(self, search: int) -> int:
-        if not self._carriage_returns:  # one memchr instead of a regular expression: nearly every stream
-            found = self._pending.find(b"\n\n", search)
-            return found + 2 if found >= 0 else -1
-        match = _BLANK_LINE.search(self._pending, search)
-        return match.end() if match else -1
 
 
 def json_object(data: bytes | str) -> dict[str, Any]:
@@ -97,15 +105,18 @@ def type_of(data: bytes | str) -> str:
     return kind if isinstance(kind, str) else ""
 
 
-def _event_in(block: bytes) -> SseEvent | None:
-    # Nearly every event has just these two lines: looked at without taking it to pieces.
-    if block.startswith(b"event: ") and block.endswith(b"\n\n"):
-        name_end = block.index(b"\n")
-        if block.startswith(b"data: ", name_end + 1) and block.find(b"\n", name_end + 1) == len(block) - 2:
-            line = block[7:name_end]
-            if b"\r" not in block:
-                return SseEvent(line.decode("utf-8", "replace"), block[name_end + 7 : -2])
-    return _any_event_in(block)
+def _event_in(data: bytes, start: int, end: int) -> SseEvent | None:
+    # Nearly every event has just these two lines: looked at where it stands, without taking it to pieces.
+    name_start = start + 7
+    name_end = data.find(b"\n", name_start)
+    if (
+        data.startswith(b"event: ", start)
+        and data.startswith(b"data: ", name_end + 1)
+        and data.find(b"\n", name_end + 7) == end - 2
+        and name_end > name_start
+    ):
+        return SseEvent(data[name_start:name_end].decode("utf-8", "replace"), data[name_end + 7 : end - 2])
+    return _any_event_in(data[start:end])
 
 
 def _any_event_in(block: bytes) -> SseEvent | None:

@@ -61,13 +61,13 @@ class SocketProxy:
                 [lane], key_sha256=owner.key_sha256, peer=owner.peer, label=request.request_id[:64]
             ) as seat:
                 await client.accept()
-                with self._parts.metrics.in_flight.labels("websocket").track_inprogress():
+                with self._parts.metrics.sockets_in_flight.track_inprogress():
                     await _Socket(self._parts, client, owner, route, seat.key_id).run()
         except ClientGone:
             return
         except (EdgeError, AdmissionError) as error:
             refusal = refusal_of(error, lane=lane, user_agent=request.user_agent)
-            self._parts.metrics.refusals.labels(refusal.lane, refusal.reason).inc()
+            self._parts.metrics.refusals_of(refusal.lane, refusal.reason).inc()
             log.info(
                 "handshake refused",
                 request_id=request.request_id,
