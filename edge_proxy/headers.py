@@ -77,6 +77,8 @@ _LOCAL_ACCOUNT_PREFIXES = ("email_", "local_")
 """Ids that were made up at import because the login named none: the upstream knows no such account."""
 
 _NAMES_KEPT = 1024
+_LONGEST_NAME_KEPT = 64
+"""Bytes: whoever sends long names, and ever new ones, must not fill the memory with them."""
 
 TURN_STATE = "x-codex-turn-state"
 SOCKET_BETA = "responses_websockets=2026-02-06"
@@ -108,7 +110,7 @@ def upstream_headers(
         dropped.add(TURN_STATE)
     passed = []
     for raw_name, value in received:
-        name = _upstream_name(raw_name)
+        name = _upstream_name(raw_name) if len(raw_name) <= _LONGEST_NAME_KEPT else _upstream_name.__wrapped__(raw_name)
         if name and name not in dropped:
             passed.append((name, value.decode("latin-1")))
     passed += [("authorization", f"Bearer {account.access_token}"), ("x-request-id", request_id)]
@@ -144,7 +146,7 @@ def client_headers(received: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes,
     dropped = _named_by_connection(headers)
     passed = []
     for raw_name, value in headers:
-        name = _client_name(raw_name)
+        name = _client_name(raw_name) if len(raw_name) <= _LONGEST_NAME_KEPT else _client_name.__wrapped__(raw_name)
         if name and not (dropped and name.decode("latin-1") in dropped):
             passed.append((name, value))
     return passed

@@ -42,7 +42,7 @@ class PoolUsage:
         self._fetching: set[asyncio.Task[None]] = set()
 
     def applied(self, headers: HeaderList, client: Client) -> HeaderList:
-        """Returns headers, named in lower case, with the pool's limits in place of one account's, where they are known."""
+        """Returns headers, named in lower case, with the limits of the pool in place of the account's, once known."""
         if self._control is None:
             return headers
         now = self._clock()

@@ -3,7 +3,14 @@
 import pytest
 
 from admission_client.lease import AccountKind, GrantedAccount
-from edge_proxy.headers import client_headers, request_id_of, socket_headers, upstream_headers
+from edge_proxy.headers import (
+    _client_name,
+    _upstream_name,
+    client_headers,
+    request_id_of,
+    socket_headers,
+    upstream_headers,
+)
 
 ACCOUNT = GrantedAccount(
     account_id="a", kind=AccountKind.CHATGPT, base_url="", upstream_account_id="up-1", access_token="t"
@@ -101,3 +108,14 @@ def test_what_an_upstream_echoes_of_its_request_stays_here(name: str):
 def test_a_request_id_that_cannot_be_logged_is_replaced(sent: str):
     assert request_id_of(sent).startswith("req_")
     assert request_id_of("mine") == "mine"
+
+
+def test_names_that_are_long_pass_and_are_not_remembered():
+    upstream_kept, client_kept = _upstream_name.cache_info().currsize, _client_name.cache_info().currsize
+    name = b"x-" + b"n" * 10_000
+    there = passed([(name, b"1")])
+    back = client_headers([(name, b"1"), (b"cf-" + b"n" * 10_000, b"2")])
+
+    assert there[name.decode()] == "1"
+    assert back == [(name, b"1")]
+    assert (_upstream_name.cache_info().currsize, _client_name.cache_info().currsize) == (upstream_kept, client_kept)
