@@ -6,7 +6,7 @@ import logging
 import structlog
 import uvloop
 
-from benchmarks import admission, turns
+from benchmarks import admission, edge, turns
 from benchmarks.report import Report
 
 
@@ -19,6 +19,7 @@ def main() -> None:
     report = Report()
     uvloop.run(admission.run(report, seconds=seconds))
     uvloop.run(turns.run(report, turns.Load()))
+    uvloop.run(edge.run(report, edge.Load()))
     print("\nNot reached: " + ("; ".join(report.missed) or "nothing"))
 
 

@@ -161,33 +161,35 @@ async def _storm(proxy: Proxy, callers: int, seconds: float) -> Storm:
     request = proxy.request("slow=0.1,events=2")
     alone = statistics.median(await asyncio.gather(*(_duration(proxy, request) for _ in range(_LANE))))
     waits: list[float] = []
-    completed_at: list[float] = []
+    admitted: list[tuple[float, float]] = []
+    """When each began, and when it was over."""
     ends = time.perf_counter() + seconds
 
     async def call() -> None:
         with _connection(proxy) as connection:
             while time.perf_counter() < ends:
+                asked = time.perf_counter()
                 answer = await connection.ask(request)
                 if answer.status == 429:
                     waits.append(answer.total)
                 else:
                     _must_have_completed(proxy, answer)
-                    completed_at.append(time.perf_counter())
+                    admitted.append((asked, time.perf_counter()))
 
     async def storm() -> int:
         await asyncio.gather(*(call() for _ in range(callers)))
-        return len(completed_at) + len(waits)
+        return len(admitted) + len(waits)
 
     cost = await _cost(proxy, storm())
     waits.sort()
-    # Streams come in waves: all of the lane begins at once, and begins again when it is through.
-    completed = sum(at <= ends for at in completed_at)
+    # What is under way when the storm is over counts by how far it has come.
+    done = sum(min(1.0, (ends - began) / (over - began)) for began, over in admitted)
     return Storm(
         cost=cost,
         refused=len(waits) / seconds,
         p50=waits[len(waits) // 2],
         p99=waits[int(len(waits) * 0.99)],
-        goodput=completed / (_LANE * int(seconds / alone)),
+        goodput=done / (_LANE * seconds / alone),
     )
 
 
