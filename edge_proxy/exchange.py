@@ -109,6 +109,9 @@ class Exchange(Interruption):
         """Stops watching."""
         if self._watcher is not None:
             self._watcher.cancel()
+            # A cancelled task keeps its error, that the frames it went through, and those this exchange: a circle that
+            # would keep all of a request until the garbage collector comes.
+            self._watcher = None
         await super().__aexit__(*raised)
 
     async def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

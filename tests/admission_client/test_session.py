@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from structlog.testing import capture_logs
 
 from admission_client.errors import AcquireRejected, AdmissionUnavailable, Denied, SessionSuperseded
+from admission_client.holder import Claim
 from admission_client.lease import AccountReport, DenialReason, Outcome
 from admission_client.session import SUPERSEDED, AdmissionClient
 from tests.admission_client.scripted_server import ScriptedServer, eventually, serving, stays_silent
@@ -157,6 +158,30 @@ async def test_denials_and_failures_are_told_apart():
         assert denied.value.denial.reason is DenialReason.LANE_FULL
         assert denied.value.denial.retry_after == 3
         assert rejected.value.field == "resources[0]"
+
+
+async def test_a_refused_caller_leaves_nothing_to_the_garbage_collector():
+    def refuse(_server, acquire):
+        return pb.Answer(request_id=acquire.request_id, denial=pb.Denial(reason=pb.DENIAL_REASON_LANE_FULL))
+
+    async def outcome():
+        try:
+            async with client.acquire(["lanes/proxy_http"]):
+                return "granted"
+        except Denied:
+            return "denied"
+
+    async with serving(ScriptedServer(answer=refuse)) as target, AdmissionClient(target, "t", "edge-1") as client:
+        await client.wait_until_ready(5)
+        gc.collect()
+        gc.disable()
+        try:
+            outcomes = [await outcome() for _ in range(3)]
+            await eventually(lambda: not any(type(found) is Claim for found in gc.get_objects()))
+        finally:
+            gc.enable()
+
+    assert outcomes == ["denied", "denied", "denied"]
 
 
 async def test_after_a_restart_the_client_comes_back_with_what_it_holds():
