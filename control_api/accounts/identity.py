@@ -101,7 +101,9 @@ def read_auth_json(content: bytes) -> SignIn:
     if len(content) > MAX_AUTH_JSON:
         raise InputRefused(f"An auth.json has at most {MAX_AUTH_JSON} bytes.", field="auth_json")
     try:
-        parsed = _AuthJson.model_validate(json.loads(content))
+        found = json.loads(content)
+        _check_shape(found)
+        parsed = _AuthJson.model_validate(found)
     except (ValueError, RecursionError) as error:
         raise _refused(error) from None
     tokens = Tokens(
@@ -198,6 +200,19 @@ def _digest(text: str, length: int) -> str:
 
 def _first(claims: Mapping[str, str], *names: str) -> str:
     return next((claims[name][:256] for name in names if name in claims), "")
+
+
+def _check_shape(found: Any) -> None:
+    if not isinstance(found, dict):
+        raise InputRefused("An auth.json is a JSON object.", field="auth_json")
+    if isinstance(found.get("tokens"), dict):
+        return
+    if isinstance(found.get("OPENAI_API_KEY"), str):
+        raise InputRefused(
+            "This file holds an API key and no sign-in: add it as an account of kind api_key.",
+            field="auth_json.OPENAI_API_KEY",
+        )
+    raise InputRefused("The file has no object `tokens`.", field="auth_json.tokens")
 
 
 def _refused(error: Exception) -> InputRefused:

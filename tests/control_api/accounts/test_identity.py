@@ -146,6 +146,8 @@ def test_an_expiry_that_makes_no_sense_is_unknown(expiry):
         (b"not json", "auth_json"),
         (b"[]", "auth_json"),
         (b'{"tokens": null}', "auth_json.tokens"),
+        (b'{"tokens": [], "other": 1}', "auth_json.tokens"),
+        (b'{"OPENAI_API_KEY": "sk-secret", "tokens": null}', "auth_json.OPENAI_API_KEY"),
         (b'{"tokens": {"access_token": "secret-value"}}', "auth_json.tokens.refresh_token"),
         (b'{"tokens": {"access_token": "secret value", "refresh_token": "r"}}', "auth_json.tokens.access_token"),
         (
@@ -162,3 +164,4 @@ def test_a_refusal_names_the_field_and_never_a_value(content, field):
 
     assert refused.value.field == field
     assert "secret" not in str(refused.value)
+    assert not re.search(r"_[A-Z][a-z]|^:", str(refused.value)), "that is for us, not for who reads it"
