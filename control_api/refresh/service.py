@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import TypeVar
 
 import structlog
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -38,6 +39,7 @@ from control_api.errors import (
     AuthServerTroubled,
     AuthUnreachable,
     Conflict,
+    ControlError,
     DatabaseError,
     NotFound,
     RefreshDead,
@@ -70,7 +72,8 @@ class Refreshed:
     rotated: bool = False
 
 
-Outcome = Refreshed | RefreshError | NotFound
+E = TypeVar("E", bound=ControlError)
+Outcome = Refreshed | RefreshError | NotFound | DatabaseError
 
 
 @dataclass(slots=True)
@@ -116,7 +119,7 @@ class RefreshService:
         """Exchanges the account's refresh token, or joins whoever is doing so.
 
         With `rejected_version` nothing is done when a newer credential is in force already. Raises `RefreshOverloaded`,
-        `RefreshFailed`, `RefreshDead`, `Conflict` when the account has nothing to refresh, `NotFound`.
+        `RefreshFailed`, `RefreshDead`, `Conflict` when the account has nothing to refresh, `NotFound`, `DatabaseError`.
         """
         async with self._database.read() as session:
             account = await self._accounts.load(session, account_id)
@@ -205,10 +208,8 @@ class RefreshService:
     async def _fly(self, flight: _Flight, key: Key, refresh_token: str, reason: str) -> Outcome:
         try:
             outcome: Outcome = await self._exchange_and_store(flight, key, refresh_token, reason)
-        except (RefreshError, NotFound) as error:
+        except (RefreshError, NotFound, DatabaseError) as error:
             outcome = error
-        except DatabaseError as error:
-            outcome = RefreshFailed(str(error), code="database", retry_after=error.retry_after)
         self._count(key[0], reason, outcome)
         return outcome
 
@@ -358,5 +359,5 @@ def _check_refreshable(account: Account) -> None:
         raise Conflict("The upstream has closed this account.", code="deactivated")
 
 
-def _copy(error: "RefreshError | NotFound") -> "RefreshError | NotFound":
+def _copy(error: E) -> E:
     return type(error)(str(error), retry_after=error.retry_after, field=error.field, code=error.code)

@@ -142,4 +142,4 @@ class RefreshWorker:
 def _is_outside(error: ControlError) -> bool:
     if isinstance(error, RefreshOverloaded | DatabaseError | AuthServerTroubled):
         return True
-    return isinstance(error, RefreshFailed) and error.code in {"auth_unreachable", "database"}
+    return isinstance(error, RefreshFailed) and error.code == "auth_unreachable"

@@ -17,6 +17,7 @@ from control_api.errors import (
     RefreshDead,
     RefreshFailed,
     RefreshOverloaded,
+    problem_of,
 )
 from control_api.local_seats import LocalSeats
 from tests.control_api.running import eventually
@@ -371,12 +372,14 @@ async def test_the_seat_is_given_back_when_the_database_cannot_be_opened(parts, 
     account_id, _ = await parts.sign_in()
 
     async def no_intent(_flight, _key):
-        raise DatabaseBusy("locked")
+        raise DatabaseBusy("locked", retry_after=2)
 
     monkeypatch.setattr(parts.refresh, "_begin", no_intent)
-    with pytest.raises(RefreshFailed):
+    with pytest.raises(DatabaseBusy) as told:
         await parts.refresh.refresh(account_id, reason="test")
 
+    assert told.value.retry_after == 2
+    assert problem_of(told.value).status == 503
     assert not parts.admission.held
     assert await parts.simulator.exchanges() == []
 
