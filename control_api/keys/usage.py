@@ -11,15 +11,6 @@ from control_api.database import Database
 from control_api.errors import NotFound
 from control_api.keys.models import ApiKey, KeyUsage
 
-_TOTALS = {
-    "succeeded": "succeeded",
-    "failed": "failed",
-    "input": "input_tokens",
-    "cached": "cached_input_tokens",
-    "output": "output_tokens",
-    "reasoning": "reasoning_tokens",
-}
-
 
 class KeyUsageService:
     """The counts of this installation's keys."""
@@ -38,7 +29,7 @@ class KeyUsageService:
             for signal in signals:
                 if signal.key_id in known:
                     row = by_id.get(signal.key_id) or KeyUsage(key_id=signal.key_id, told_at=0.0)
-                    _add(row, signal)
+                    add_told(row, signal)
                     row.told_at = self._now()
                     session.add(row)
 
@@ -48,16 +39,3 @@ class KeyUsageService:
             if await session.get(ApiKey, key_id) is None:
                 raise NotFound("There is no such key.")
             return await session.get(KeyUsage, key_id) or KeyUsage(key_id=key_id)
-
-
-def _add(row: KeyUsage, signal: KeySignal) -> None:
-    usage = signal.usage
-    told = {
-        "succeeded": signal.succeeded,
-        "failed": signal.failed,
-        "input": usage.input_tokens,
-        "cached": usage.cached_input_tokens,
-        "output": usage.output_tokens,
-        "reasoning": usage.reasoning_tokens,
-    }
-    add_told(row, told, epoch=signal.epoch, totals=_TOTALS)

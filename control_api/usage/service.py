@@ -29,13 +29,7 @@ from control_api.usage.windows import UsageReport, UsageWindow
 
 log = structlog.get_logger(__name__)
 
-_TOTALS = {
-    "succeeded": "succeeded",
-    "failed": "failed",
-    "input": "input_tokens",
-    "cached": "cached_input_tokens",
-    "output": "output_tokens",
-}
+_COUNTS = ("succeeded", "failed", "input", "cached", "output")
 WRITE_EVERY = 5.0
 SAMPLE_EVERY = 300.0
 HISTORY_KEPT = 30 * 86_400.0
@@ -219,7 +213,7 @@ class UsageService:
             except NotFound:
                 return
             state = await state_of(session, account_id)
-            _count(state, signal)
+            add_told(state, signal, counts=_COUNTS)
             session.add(state)
             report = UsageReport(windows=windows, credits=signal.credits)
             if windows or signal.credits:
@@ -370,15 +364,3 @@ def _store_credits(state: UsageState, told: Credits) -> None:
     state.has_credits = told.has_credits
     state.unlimited_credits = told.unlimited
     state.credit_balance = told.balance[:64]
-
-
-def _count(state: UsageState, signal: AccountSignal) -> None:
-    usage = signal.usage
-    told = {
-        "succeeded": signal.succeeded,
-        "failed": signal.failed,
-        "input": usage.input_tokens,
-        "cached": usage.cached_input_tokens,
-        "output": usage.output_tokens,
-    }
-    add_told(state, told, epoch=signal.epoch, totals=_TOTALS)
