@@ -24,12 +24,12 @@ from websockets.asyncio.client import connect
 from benchmarks.lean_http import Answer, Connection, post
 from benchmarks.processes import CLIENT_CORE, SERVER_CORE, cpu_seconds, free_port, pin, wait_until_listening
 from benchmarks.report import Report
+from benchmarks.turns import BODY, OURS
 from demo.operator import Operator
 from demo.ports import Ports
 from demo.services import SystemOptions
 from demo.stack import Stack
 
-OURS = ("edge_proxy", "admission_server", "control_api")
 CPU_US_A_TURN = 500
 CPU_US_AN_EVENT = 80
 CPU_US_A_SOCKET_TURN = 200
@@ -40,13 +40,6 @@ GOODPUT_PERCENT = 95
 _PATH = "/backend-api/codex/responses"
 _SOCKET_BETA = "responses_websockets=2026-02-06"
 _LANE = 50
-_BODY = {
-    "model": "gpt-5.5",
-    "instructions": "Answer briefly.",
-    "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "say hi" * 200}]}],
-    "store": False,
-    "stream": True,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +74,7 @@ class Proxy:
         return {name: cpu_seconds(pid) for name, pid in self.pids.items()}
 
 
-_CONTENT = orjson.dumps(_BODY)
+_CONTENT = orjson.dumps(BODY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +135,7 @@ async def _stream_events(proxy: Proxy, streams: int) -> int:
 
 async def _socket_turns(proxy: Proxy, sockets: int, turns: int) -> int:
     headers = {**proxy.headers, "x-simulate": "events=1", "openai-beta": _SOCKET_BETA}
-    frame = orjson.dumps({"type": "response.create", **{k: v for k, v in _BODY.items() if k != "stream"}}).decode()
+    frame = orjson.dumps({"type": "response.create", **{k: v for k, v in BODY.items() if k != "stream"}}).decode()
 
     async def converse() -> None:
         uri = f"ws://127.0.0.1:{proxy.port}{_PATH}"

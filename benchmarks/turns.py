@@ -26,7 +26,7 @@ from demo.stack import Stack
 
 CPU_MS_A_TURN = 0.6
 OURS = ("edge_proxy", "admission_server", "control_api")
-_BODY = {
+BODY = {
     "model": "gpt-5.5",
     "instructions": "Answer briefly.",
     "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "say hi" * 200}]}],
@@ -125,7 +125,7 @@ async def _drive(session: aiohttp.ClientSession, url: str, *, turns: int, caller
 
 async def _turn(session: aiohttp.ClientSession, url: str) -> _Seen:
     began = time.perf_counter()
-    async with session.post(url, json=_BODY) as answer:
+    async with session.post(url, json=BODY) as answer:
         first = await answer.content.readany()
         first_byte = time.perf_counter() - began
         rest = await answer.content.read()
