@@ -78,7 +78,7 @@ class StateServicer(state_grpc.StateServiceServicer):
     async def ListLeases(  # noqa: N802
         self, request: state_pb.ListLeasesRequest, context: Context
     ) -> state_pb.ListLeasesResponse:
-        """Lists leases by id, filtered."""
+        """Lists leases, filtered; `lease_pages` says in which order."""
         await self._check_load(context)
         query = LeaseQuery(resource=request.resource, session_id=request.session_id, account_id=request.account_id)
         try:
